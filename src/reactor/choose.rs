@@ -1,0 +1,122 @@
+//! Opens the reactor that the operator asked for, or the best one there is.
+//!
+//! Owns the choice and its explanation. Refuses to log: the line is handed back.
+
+use std::time::Duration;
+
+use super::Reactor;
+use super::config::{Choice, Config, ConfigError};
+use super::counters::Counters;
+use super::epoll::Epoll;
+use super::errors::{Errno, ReactorUnavailable, Reason};
+use super::seam::{Completion, Op, Submit, Token};
+use super::uring::Ring;
+use super::waker::Waker;
+
+/// One of the two reactors.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per worker, and it is never moved"
+)]
+pub enum AnyReactor {
+    /// On io_uring.
+    Ring(Ring),
+    /// On epoll.
+    Epoll(Epoll),
+}
+
+/// A reactor, and what the operator should be told about it.
+#[derive(Debug)]
+pub struct Opened {
+    /// What was opened.
+    pub reactor: AnyReactor,
+    /// For `Choice::Auto` on epoll: one line that says why, and how to allow io_uring.
+    pub notice: Option<String>,
+}
+
+/// Opens a reactor on the calling thread. Call it in the worker, after the fork.
+///
+/// # Errors
+/// When the choice was explicit and cannot be had, or nothing can.
+pub fn open(choice: Choice, config: &Config) -> Result<Opened, ReactorUnavailable> {
+    let refusal = match choice {
+        Choice::Epoll => None,
+        Choice::Auto | Choice::IoUring => match Ring::open(config) {
+            Ok(ring) => {
+                return Ok(Opened {
+                    reactor: AnyReactor::Ring(ring),
+                    notice: None,
+                });
+            }
+            Err(refusal) if choice == Choice::Auto && refusal.reason != Reason::ConfigInvalid => {
+                Some(refusal)
+            }
+            Err(refusal) => return Err(refusal),
+        },
+    };
+    let reactor = AnyReactor::Epoll(Epoll::open(config)?);
+    let notice = refusal.map(|refusal| format!("serving with epoll, because {refusal}"));
+    Ok(Opened { reactor, notice })
+}
+
+impl From<ConfigError> for ReactorUnavailable {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            errno: Errno(libc::EINVAL),
+            reason: Reason::ConfigInvalid,
+            hint: error.0,
+        }
+    }
+}
+
+impl Submit for AnyReactor {
+    #[inline]
+    fn submit(&mut self, token: Token, op: Op) {
+        match self {
+            Self::Ring(ring) => ring.submit(token, op),
+            Self::Epoll(epoll) => epoll.submit(token, op),
+        }
+    }
+
+    fn free_buffers(&self) -> usize {
+        match self {
+            Self::Ring(ring) => ring.free_buffers(),
+            Self::Epoll(epoll) => epoll.free_buffers(),
+        }
+    }
+}
+
+impl Reactor for AnyReactor {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Errno> {
+        match self {
+            Self::Ring(ring) => ring.wait(timeout, completions),
+            Self::Epoll(epoll) => epoll.wait(timeout, completions),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        match self {
+            Self::Ring(ring) => ring.waker(),
+            Self::Epoll(epoll) => epoll.waker(),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        match self {
+            Self::Ring(ring) => ring.counters(),
+            Self::Epoll(epoll) => epoll.counters(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ring(ring) => ring.name(),
+            Self::Epoll(epoll) => epoll.name(),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The ladder of set-up flags: from what is fastest to what Linux 5.19 has.
+//!
+//! Owns which flags go together, in which order they are tried, and what became of it. Refuses to know what
+//! the ring is used for. A kernel refuses flags it does not know with EINVAL, so the first rung that opens
+//! is the best one it has.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::IoUring;
+
+use crate::reactor::config::Config;
+use crate::reactor::errors::{Errno, ReactorUnavailable};
+use crate::reactor::knob::FlagKnob;
+
+/// A set of flags that go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Everything: `DEFER_TASKRUN` and `NO_SQARRAY` (6.6).
+    Full,
+    /// `DEFER_TASKRUN` (6.1).
+    Deferred,
+    /// `COOP_TASKRUN` with `SINGLE_ISSUER` (6.0).
+    Cooperative,
+    /// `COOP_TASKRUN` alone (5.19). No kernel of that age was at hand: this rung is forced on newer ones.
+    Minimum,
+}
+
+impl Rung {
+    const ALL: [Self; 4] = [Self::Full, Self::Deferred, Self::Cooperative, Self::Minimum];
+
+    /// Whether nothing that the knob switches off is in this rung.
+    fn is_allowed(self, knob: FlagKnob) -> bool {
+        match self {
+            Self::Full => knob.noarray && knob.defer && knob.single,
+            Self::Deferred => knob.defer && knob.single,
+            Self::Cooperative => knob.single,
+            Self::Minimum => true,
+        }
+    }
+
+    /// Whether the ring says in shared memory that completions wait for an enter. Then a look at an idle
+    /// ring costs no system call.
+    pub(super) fn has_taskrun_flag(self) -> bool {
+        self != Self::Minimum
+    }
+
+    fn build(self, submissions: u32, completions: u32) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        // A child of a fork must not reach our queues: it would submit in our name.
+        builder
+            .dontfork()
+            .setup_clamp()
+            .setup_submit_all()
+            .setup_cqsize(completions);
+        match self {
+            Self::Full => {
+                builder
+                    .setup_single_issuer()
+                    .setup_defer_taskrun()
+                    .setup_taskrun_flag();
+                builder.setup_no_sqarray();
+            }
+            Self::Deferred => {
+                builder
+                    .setup_single_issuer()
+                    .setup_defer_taskrun()
+                    .setup_taskrun_flag();
+            }
+            Self::Cooperative => {
+                builder
+                    .setup_single_issuer()
+                    .setup_coop_taskrun()
+                    .setup_taskrun_flag();
+            }
+            Self::Minimum => {
+                builder.setup_coop_taskrun();
+            }
+        }
+        builder.build(submissions)
+    }
+}
+
+/// What a ring got from its kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// The rung it stands on.
+    pub rung: Rung,
+    /// Whether a receive goes on after its first completion (6.0).
+    pub multishot_recv: bool,
+    /// Whether an accept goes on after its first completion (5.19).
+    pub multishot_accept: bool,
+    /// Entries of the submission queue.
+    pub submissions: u32,
+    /// Entries of the completion queue: fewer than configured when locked memory was short.
+    pub completions: u32,
+}
+
+/// Locked memory of rings that were just closed is given back late; a restart may see ENOMEM meanwhile.
+const LOCKED_MEMORY_PATIENCE: Duration = Duration::from_secs(1);
+const LOCKED_MEMORY_PAUSE: Duration = Duration::from_millis(20);
+/// A completion queue below this is not worth having: every turn would overflow.
+const COMPLETIONS_MIN: u32 = 256;
+
+/// Opens a ring on the best rung that kernel and knob allow.
+pub(super) fn climb(config: &Config) -> Result<(IoUring, Rung), ReactorUnavailable> {
+    let mut completions = config.completions;
+    let mut patience = Instant::now() + LOCKED_MEMORY_PATIENCE;
+    loop {
+        match try_rungs(config, completions) {
+            Ok(found) => return Ok(found),
+            Err(errno) if errno.0 == libc::ENOMEM && Instant::now() < patience => {
+                thread::sleep(LOCKED_MEMORY_PAUSE);
+            }
+            Err(errno) if errno.0 == libc::ENOMEM && completions / 2 >= smallest(config) => {
+                completions /= 2;
+                patience = Instant::now();
+            }
+            Err(errno) => return Err(ReactorUnavailable::from_setup(errno)),
+        }
+    }
+}
+
+fn smallest(config: &Config) -> u32 {
+    COMPLETIONS_MIN.max(config.submissions)
+}
+
+fn try_rungs(config: &Config, completions: u32) -> Result<(IoUring, Rung), Errno> {
+    let mut last = Errno(libc::EINVAL);
+    for rung in Rung::ALL
+        .into_iter()
+        .filter(|rung| rung.is_allowed(config.flags))
+    {
+        match rung.build(config.submissions, completions) {
+            Ok(io) if has_what_we_need(&io) => return Ok((io, rung)),
+            // Older than 5.17, whatever flags it takes.
+            Ok(_) => return Err(Errno(libc::EINVAL)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                last = Errno(libc::EINVAL);
+            }
+            Err(error) => return Err(Errno::of(&error)),
+        }
+    }
+    Err(last)
+}
+
+/// No lost completions (5.5), a timeout in the enter (5.11), silent success (5.17).
+fn has_what_we_need(io: &IoUring) -> bool {
+    let parameters = io.params();
+    parameters.is_feature_nodrop()
+        && parameters.is_feature_ext_arg()
+        && parameters.is_feature_skip_cqe_on_success()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(text: &str) -> Rung {
+        let knob = FlagKnob::parse(text).unwrap();
+        Rung::ALL
+            .into_iter()
+            .find(|rung| rung.is_allowed(knob))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_knob_forces_each_rung() {
+        assert_eq!(first(""), Rung::Full);
+        assert_eq!(first("noarray=0"), Rung::Deferred);
+        assert_eq!(first("defer=0"), Rung::Cooperative);
+        assert_eq!(first("single=0"), Rung::Minimum);
+    }
+}

@@ -1,0 +1,308 @@
+//! One io_uring: the queues and the turn.
+//!
+//! Owns when the kernel is entered. Refuses to know what ops and completions mean (`entries`, `ledger`).
+//! It lives on the thread of the process that opened it: the type is not `Send`, and a forked child gets
+//! a message in place of a crash.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::IoUring;
+use io_uring::squeue::Entry;
+use io_uring::types::{SubmitArgs, Timespec};
+use socket2::{Domain, Socket, Type};
+
+use super::entries;
+use super::ladder::{self, Features};
+use super::ledger::Ledger;
+use super::provided::Provided;
+use crate::reactor::Reactor;
+use crate::reactor::buffers::Group;
+use crate::reactor::config::Config;
+use crate::reactor::counters::Counters;
+use crate::reactor::errors::{Errno, ReactorUnavailable};
+use crate::reactor::net;
+use crate::reactor::origin::Origin;
+use crate::reactor::seam::{Arm, Completion, Op, Submit, Token};
+use crate::reactor::waker::Waker;
+
+/// The reactor on io_uring.
+pub struct Ring {
+    /// Closed first, before anything that the kernel may touch is freed (invariant R3).
+    pub(super) io: ManuallyDrop<IoUring>,
+    pub(super) provided: ManuallyDrop<Provided>,
+    pub(super) ledger: Ledger,
+    /// Completions that were found outside a wait.
+    pub(super) early: VecDeque<Completion>,
+    pub(super) origin: Origin,
+    features: Features,
+}
+
+/// How long one enter may sleep. The kernel's clock takes more, but nobody waits longer on purpose.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often the kernel may refuse to take submissions, with a pause where it lacks memory, before the
+/// worker gives up: about a second.
+const FLUSH_ATTEMPTS_MAX: u32 = 1000;
+/// How long the kernel gets to come to terms with its lack of memory.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+/// How long the trial receive may take; it is local and ready.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(1);
+/// Enters in one wait for the sake of overflowed completions. Each brings a queue's worth; what is left
+/// comes with the next wait.
+const OVERFLOW_ENTERS_MAX: u32 = 16;
+
+impl Ring {
+    /// Opens a ring on the calling thread, on the best rung that kernel and knob allow.
+    ///
+    /// # Errors
+    /// Says why this machine refuses, and what would help.
+    pub fn open(config: &Config) -> Result<Self, ReactorUnavailable> {
+        config.validate().map_err(ReactorUnavailable::from)?;
+        let (io, rung) = ladder::climb(config)?;
+        let group = Group::heap(config.buffers, config.buffer_bytes);
+        let waker = Waker::open()
+            .map_err(|error| ReactorUnavailable::other(Errno::of(&error), "for an eventfd"))?;
+        // EINVAL means that provided buffer rings, and with them Linux 5.19, are missing.
+        let provided = Provided::register(&io, &group).map_err(ReactorUnavailable::from_setup)?;
+        let features = Features {
+            rung,
+            multishot_recv: config.flags.mshot_recv,
+            multishot_accept: config.flags.mshot_accept,
+            submissions: io.params().sq_entries(),
+            completions: io.params().cq_entries(),
+        };
+        let mut ring = Self {
+            io: ManuallyDrop::new(io),
+            provided: ManuallyDrop::new(provided),
+            ledger: Ledger::new(group, waker),
+            early: VecDeque::new(),
+            origin: Origin::here(),
+            features,
+        };
+        if features.multishot_recv {
+            ring.features.multishot_recv = ring
+                .try_multishot_recv()
+                .map_err(|errno| ReactorUnavailable::other(errno, "while trying a receive"))?;
+            // The trial was not the worker's.
+            ring.ledger.counters = Counters::default();
+        }
+        Ok(ring)
+    }
+
+    /// What this ring got from its kernel.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Multishot is a flag, not an opcode, so the kernel cannot be asked: a receive on a socket pair with a
+    /// byte in it tells. Linux 5.19 answers EINVAL.
+    fn try_multishot_recv(&mut self) -> Result<bool, Errno> {
+        let (near, far) =
+            Socket::pair(Domain::UNIX, Type::STREAM, None).map_err(|error| Errno::of(&error))?;
+        far.send(b"?").map_err(|error| Errno::of(&error))?;
+        self.push_counted(&entries::recv(
+            entries::TRIAL,
+            near.as_raw_fd(),
+            Arm::Eager,
+            true,
+        ));
+        // The end of input ends the op, so that nothing of the trial is left behind.
+        drop(OwnedFd::from(far));
+        let mut none = Vec::new();
+        let deadline = Instant::now() + TRIAL_PATIENCE;
+        while self.ledger.in_flight > 0 && Instant::now() < deadline {
+            self.enter(Some(TRIAL_PATIENCE))?;
+            self.reap(&mut none);
+        }
+        Ok(self.ledger.trial.take().is_some_and(|result| result >= 0))
+    }
+
+    /// Queues an entry; enters the kernel if there is no room.
+    #[inline]
+    pub(super) fn push(&mut self, entry: &Entry) {
+        self.ledger.counters.submissions += 1;
+        for _ in 0..FLUSH_ATTEMPTS_MAX {
+            // SAFETY: what the entry points to is owned by the ledger until the op's last completion, and
+            // descriptors are kept open by the seam's contract (invariant R2).
+            if unsafe { self.io.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.flush();
+        }
+        panic!(
+            "the kernel takes no submissions: {} enters refused",
+            FLUSH_ATTEMPTS_MAX
+        );
+    }
+
+    #[inline]
+    pub(super) fn push_counted(&mut self, entry: &Entry) {
+        self.push(entry);
+        self.ledger.in_flight += 1;
+    }
+
+    /// Makes room in the submission queue. Completions that are in the way are kept for the next wait.
+    #[cold]
+    fn flush(&mut self) {
+        self.ledger.counters.flushes += 1;
+        self.ledger.counters.enters += 1;
+        let refused = self.io.submit().err().map(|error| Errno::of(&error));
+        if refused.is_some() {
+            let mut found = Vec::new();
+            self.reap(&mut found);
+            self.early.extend(found);
+        }
+        if refused == Some(Errno(libc::EAGAIN)) {
+            thread::sleep(MEMORY_PAUSE);
+        }
+    }
+
+    /// Submits everything and waits. What ended the wait is not known afterwards: an enter that submitted
+    /// reports the count even when it was interrupted or timed out (6.18, measured).
+    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+        self.ledger.counters.enters += 1;
+        let timespec;
+        let mut arguments = SubmitArgs::new();
+        if let Some(timeout) = timeout {
+            timespec = Timespec::from(timeout.min(WAIT_MAX));
+            arguments = arguments.timespec(&timespec);
+        }
+        self.judge(self.io.submitter().submit_with_args(1, &arguments))
+    }
+
+    /// Submits everything and runs what is due, without waiting. A ring on which nothing happens costs no
+    /// system call, where the kernel says so in shared memory.
+    fn look(&mut self) -> Result<(), Errno> {
+        let submission = self.io.submission();
+        let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        if idle && self.features.rung.has_taskrun_flag() {
+            return Ok(());
+        }
+        self.ledger.counters.enters += 1;
+        self.judge(self.io.submit())
+    }
+
+    fn judge(&self, result: io::Result<usize>) -> Result<(), Errno> {
+        let Err(error) = result else { return Ok(()) };
+        match error.raw_os_error() {
+            // Timed out; a signal came; the completion queue must be read first.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+            Some(libc::EAGAIN) => {
+                thread::sleep(MEMORY_PAUSE);
+                Ok(())
+            }
+            _ => Err(Errno::of(&error)),
+        }
+    }
+
+    /// Reads the completion queue, with one move of its head.
+    #[inline]
+    pub(super) fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let Self { io, ledger, .. } = self;
+        for entry in io.completion() {
+            ledger.on_entry(&entry, completions);
+        }
+    }
+
+    /// Completions that did not fit into their queue wait in the kernel for an enter.
+    #[cold]
+    fn settle_overflow(&mut self, completions: &mut Vec<Completion>) -> Result<(), Errno> {
+        self.ledger.counters.overflows += 1;
+        for _ in 0..OVERFLOW_ENTERS_MAX {
+            self.look()?;
+            self.reap(completions);
+            if !self.io.submission().cq_overflow() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Submit for Ring {
+    #[inline]
+    fn submit(&mut self, token: Token, op: Op) {
+        self.origin.assert_here();
+        match op {
+            Op::Recv { socket, arm } => {
+                let multishot = self.features.multishot_recv;
+                self.push_counted(&entries::recv(token, socket, arm, multishot));
+            }
+            Op::Send { socket, buffer } => {
+                let bytes = self.ledger.keep(token, buffer);
+                let entry = entries::send(token, socket, bytes);
+                self.push_counted(&entry);
+            }
+            Op::Accept { listener } => {
+                let entry = entries::accept(token, listener, &self.features);
+                self.push_counted(&entry);
+            }
+            Op::Readable { fd } => self.push_counted(&entries::readable(token, fd)),
+            Op::Shutdown { socket, half } => net::shut_down(socket, half),
+            Op::Close { socket } => {
+                self.ledger.on_close(socket);
+                self.push(&entries::close(socket));
+            }
+            Op::Cancel { target } => self.push(&entries::cancel(target)),
+        }
+    }
+
+    fn free_buffers(&self) -> usize {
+        self.ledger.group.free()
+    }
+}
+
+impl Reactor for Ring {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Errno> {
+        self.origin.assert_here();
+        self.ledger.counters.waits += 1;
+        self.provided.publish();
+        if !self.ledger.waker_armed {
+            self.push_counted(&entries::watch_waker(self.ledger.waker.fd()));
+            self.ledger.waker_armed = true;
+        }
+        let early = !self.early.is_empty();
+        completions.extend(self.early.drain(..));
+        if early || timeout == Some(Duration::ZERO) {
+            self.look()?;
+        } else {
+            self.enter(timeout)?;
+        }
+        self.reap(completions);
+        if self.io.submission().cq_overflow() {
+            self.settle_overflow(completions)?;
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.ledger.waker.clone()
+    }
+
+    fn counters(&self) -> Counters {
+        self.ledger.counters
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("features", &self.features)
+            .field("in_flight", &self.ledger.in_flight)
+            .finish_non_exhaustive()
+    }
+}
