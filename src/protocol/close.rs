@@ -1,0 +1,62 @@
+//! Why a connection ends. Keep-alive is `Option<CloseReason>`: `None` means the connection goes on.
+//!
+//! Owns the list of reasons and their words; refuses to know sockets or time. Every connection ends
+//! with exactly one of these.
+
+use super::error::ProtocolError;
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The request said `Connection: close` (RFC 9112 9.6).
+    ClientAsked,
+    /// HTTP/1.0 without `Connection: keep-alive` (RFC 9112 9.3).
+    Http10,
+    /// The response said `Connection: close`, or its body ends with the connection.
+    HandlerAsked,
+    /// The request was refused; what follows it cannot be trusted.
+    Refused(ProtocolError),
+    /// The peer closed between two requests: the ordinary end.
+    PeerClosed,
+    /// The peer closed in the middle of a request.
+    PeerClosedEarly,
+    /// The peer reset the connection, or a send found it gone.
+    PeerReset,
+    /// No request began within the idle time.
+    IdleDeadline,
+    /// A request head took too long to arrive in full.
+    HeadDeadline,
+    /// A request body took too long to arrive in full.
+    BodyDeadline,
+    /// The peer did not take its responses in time.
+    SendDeadline,
+    /// The worker is shutting down.
+    Draining,
+    /// The drain deadline passed with the connection still busy.
+    DrainDeadline,
+    /// The kernel refused an operation on the socket.
+    SocketError,
+}
+
+impl CloseReason {
+    /// One readable line for logs; never used for a decision.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::ClientAsked => "client sent Connection: close",
+            Self::Http10 => "HTTP/1.0 without keep-alive",
+            Self::HandlerAsked => "response asked to close",
+            Self::Refused(error) => error.explain(),
+            Self::PeerClosed => "peer closed",
+            Self::PeerClosedEarly => "peer closed in the middle of a request",
+            Self::PeerReset => "peer reset the connection",
+            Self::IdleDeadline => "idle for too long",
+            Self::HeadDeadline => "request head took too long",
+            Self::BodyDeadline => "request body took too long",
+            Self::SendDeadline => "peer does not read its responses",
+            Self::Draining => "server is shutting down",
+            Self::DrainDeadline => "still busy when the drain deadline passed",
+            Self::SocketError => "socket error",
+        }
+    }
+}

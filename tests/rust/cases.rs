@@ -1,0 +1,262 @@
+//! Replays the wire cases of `tests/cases` under every split of their bytes.
+//!
+//! Owns the reading of the files and the comparison. Refuses to know what is right: the files say
+//! it. Their form is described in `tests/cases/README.md`.
+
+mod wire;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anel::protocol::{Limits, ProtocolError, Version};
+use serde::Deserialize;
+use wire::{Ending, Outcome, Seen, replay, splits};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    rfc: String,
+    input: Bytes,
+    #[serde(default)]
+    requests: Vec<Expected>,
+    refuse: Option<String>,
+    status: Option<u16>,
+    #[serde(default)]
+    wants_more: bool,
+    at_end: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default = "slash")]
+    target: Bytes,
+    #[serde(default = "one_dot_one")]
+    version: String,
+    #[serde(default = "yes")]
+    keep_alive: bool,
+    body: Option<Bytes>,
+    #[serde(default)]
+    expects_continue: bool,
+    path: Option<String>,
+    query: Option<String>,
+    host: Option<String>,
+    fields: Option<Vec<(String, String)>>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn slash() -> Bytes {
+    Bytes::Text("/".to_owned())
+}
+
+fn one_dot_one() -> String {
+    "1.1".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Bytes {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Part {
+    Text(String),
+    Repeated { repeat: String, times: usize },
+}
+
+impl Bytes {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => latin_1(text),
+            Self::Parts(parts) => parts.iter().flat_map(Part::bytes).collect(),
+        }
+    }
+}
+
+impl Part {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => latin_1(text),
+            Self::Repeated { repeat, times } => latin_1(repeat).repeat(*times),
+        }
+    }
+}
+
+fn latin_1(text: &str) -> Vec<u8> {
+    text.chars()
+        .map(|character| u8::try_from(character).expect("Latin-1"))
+        .collect()
+}
+
+fn cases() -> Vec<(String, Case)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("tests/cases") {
+        let path = entry.expect("an entry of tests/cases").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let file = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        let parsed: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        cases.extend(parsed.case.into_iter().map(|case| (file.clone(), case)));
+    }
+    cases
+}
+
+impl Case {
+    fn check(&self, outcome: &Outcome) -> Result<(), String> {
+        if outcome.requests.len() != self.requests.len() {
+            let (got, wanted) = (outcome.requests.len(), self.requests.len());
+            return Err(format!("{got} requests instead of {wanted}: {outcome:?}"));
+        }
+        for (number, (seen, expected)) in outcome.requests.iter().zip(&self.requests).enumerate() {
+            expected
+                .check(seen)
+                .map_err(|reason| format!("request {number}: {reason}"))?;
+        }
+        let keep_alive = self
+            .requests
+            .last()
+            .is_none_or(|request| request.keep_alive);
+        match (outcome.ending, &self.refuse, self.wants_more) {
+            (Ending::Refused(error), Some(name), false) => {
+                same("refusal", &format!("{error:?}"), name)?;
+                same("status", &Some(error.status()), &self.status)
+            }
+            (Ending::WantsMore(error), None, true) => {
+                same("end", &Some(format!("{error:?}")), &self.at_end)
+            }
+            (Ending::Idle, None, false) if keep_alive => Ok(()),
+            (Ending::Paused, None, false) if !keep_alive => Ok(()),
+            (ending, ..) => Err(format!("it ended with {ending:?}")),
+        }
+    }
+}
+
+impl Expected {
+    fn check(&self, seen: &Seen) -> Result<(), String> {
+        let version = match seen.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+        };
+        same("method", &seen.method, &latin_1(&self.method))?;
+        same("target", &seen.target, &self.target.bytes())?;
+        same("version", version, &self.version[..])?;
+        same("keep_alive", &seen.keep_alive, &self.keep_alive)?;
+        same("body", &seen.body, &self.body.as_ref().map(Bytes::bytes))?;
+        same(
+            "expects_continue",
+            &seen.expects_continue,
+            &self.expects_continue,
+        )?;
+        if let Some(path) = &self.path {
+            same("path", &seen.path, &latin_1(path))?;
+        }
+        if self.path.is_some() || self.query.is_some() {
+            same("query", &seen.query, &self.query.as_deref().map(latin_1))?;
+        }
+        if let Some(host) = &self.host {
+            same("host", &seen.host, &Some(latin_1(host)))?;
+        }
+        if let Some(fields) = &self.fields {
+            let pair = |(name, value): &(String, String)| (latin_1(name), latin_1(value));
+            same("fields", &seen.fields, &fields.iter().map(pair).collect())?;
+        }
+        Ok(())
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug + ?Sized>(
+    what: &str,
+    got: &T,
+    wanted: &T,
+) -> Result<(), String> {
+    if got == wanted {
+        Ok(())
+    } else {
+        Err(format!("{what} is {got:?} instead of {wanted:?}"))
+    }
+}
+
+#[test]
+fn every_case_ends_the_same_under_every_split() {
+    let mut failures = Vec::new();
+    for (number, (file, case)) in cases().iter().enumerate() {
+        let input = case.input.bytes();
+        for (split, pieces) in splits(input.len(), number as u64) {
+            let outcome = replay(&input, &pieces, Limits::default());
+            if let Err(reason) = case.check(&outcome) {
+                failures.push(format!("{file}: {:?} ({split}): {reason}", case.name));
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn every_name_is_unique_and_every_case_cites_its_source() {
+    let cases = cases();
+    let mut names = HashSet::new();
+
+    for (file, case) in &cases {
+        assert!(
+            names.insert(&case.name),
+            "{file}: {:?} is there twice",
+            case.name
+        );
+        assert!(
+            !case.rfc.is_empty(),
+            "{file}: {:?} cites nothing",
+            case.name
+        );
+    }
+
+    assert!(cases.len() >= 150, "only {} cases", cases.len());
+}
+
+#[test]
+fn every_mistake_that_bytes_can_make_has_a_case() {
+    let cases = cases();
+    let names: HashSet<&str> = cases
+        .iter()
+        .flat_map(|(_, case)| [case.refuse.as_deref(), case.at_end.as_deref()])
+        .flatten()
+        .collect();
+
+    for error in ProtocolError::ALL {
+        let takes_time = matches!(
+            error,
+            ProtocolError::HeadTimeout | ProtocolError::BodyTimeout
+        );
+        let name = format!("{error:?}");
+        assert!(
+            takes_time || names.contains(&name[..]),
+            "no case is refused with {name}"
+        );
+    }
+}
