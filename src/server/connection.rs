@@ -1,0 +1,175 @@
+//! One accepted socket: what it has sent, what it is owed, and how it will end.
+//!
+//! Owns the carried-over input, the send buffer, the queue of answers and the state of both directions.
+//! Refuses to know the reactor: bytes come in through `on_input` and leave through `take_output`, and
+//! nowhere else, so a byte filter (TLS) has exactly two places to sit. What the bytes mean is decided by
+//! `protocol`, the one field another protocol replaces after an upgrade.
+
+use std::os::fd::RawFd;
+
+use super::handler::ExchangeId;
+use super::queue::Queue;
+use crate::protocol::{CloseReason, Http1, Limits, RequestHead};
+
+/// State of the receiving direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recv {
+    /// Nothing armed: reading is paused, or not begun.
+    Idle,
+    /// A receive is armed.
+    Armed,
+    /// A receive is armed and a cancel is on its way.
+    Cancelling,
+    /// The last receive found no buffer; it is re-armed when some are free.
+    Starved,
+    /// The peer has sent FIN, or the socket is shut down.
+    Ended,
+}
+
+/// How far the end of the connection has come.
+///
+/// ```text
+///  Open --(answered, sent)--> ShutDown --(recv ended, send home)--> closed
+///    \--(input unread)--> Lingering --(FIN, deadline, limit)--^
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// FIN sent; the peer's bytes are drained so that a reset does not destroy our last answer.
+    Lingering { until_ms: u64, bytes_left: u32 },
+    /// Both directions are shut down; waiting for what the kernel still holds.
+    ShutDown,
+}
+
+/// A request whose body is still arriving. Boxed: most requests have none.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    pub head: RequestHead,
+    pub head_bytes: Vec<u8>,
+    pub body: Vec<u8>,
+    pub started_ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub socket: RawFd,
+    pub generation: u32,
+    pub protocol: Http1,
+    /// Bytes received and not yet consumed: a partial head, or what follows a pause.
+    pub carry: Vec<u8>,
+    pub gathering: Option<Box<Gathering>>,
+    /// Bytes owed and not yet handed to the reactor.
+    pub out: Vec<u8>,
+    /// Bytes of the send in flight.
+    pub in_flight_bytes: usize,
+    pub sending: bool,
+    pub queue: Queue,
+    pub recv: Recv,
+    pub phase: Phase,
+    /// Set once: the connection ends when everything owed has left.
+    pub closing: Option<CloseReason>,
+    /// Whether parsing stopped because too much is owed.
+    pub paused: bool,
+    /// Whether bytes arrived that nobody will read (after the last request, or after a refusal).
+    pub unread_input: bool,
+    /// Whether the slot is in the worker's list of connections to flush.
+    pub dirty: bool,
+    /// Whether every request from here on gets `Connection: close`.
+    pub draining: bool,
+    pub idle_since_ms: u64,
+    pub head_since_ms: Option<u64>,
+    pub send_since_ms: u64,
+    /// The earliest entry of this connection in the deadline heap.
+    pub check_at_ms: u64,
+}
+
+impl Connection {
+    pub(super) fn new(socket: RawFd, generation: u32, limits: &Limits, now_ms: u64) -> Self {
+        Self {
+            socket,
+            generation,
+            protocol: Http1::new(*limits),
+            carry: Vec::new(),
+            gathering: None,
+            out: Vec::new(),
+            in_flight_bytes: 0,
+            sending: false,
+            queue: Queue::default(),
+            recv: Recv::Idle,
+            phase: Phase::Open,
+            closing: None,
+            paused: false,
+            unread_input: false,
+            dirty: false,
+            draining: false,
+            idle_since_ms: now_ms,
+            head_since_ms: None,
+            send_since_ms: now_ms,
+            check_at_ms: u64::MAX,
+        }
+    }
+
+    /// Whether parsing has to wait until some of what is owed has left.
+    pub(super) fn owes_too_much(&self, limits: &Limits) -> bool {
+        let owed = self.out.len() + self.in_flight_bytes + self.queue.ready_bytes();
+        self.queue.len() >= limits.pipeline_depth_max as usize
+            || owed >= limits.owed_bytes_max as usize
+    }
+
+    /// Whether nothing is owed, in flight or awaited.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.out.is_empty() && !self.sending && self.queue.is_empty()
+    }
+
+    /// Whether no request is in progress in any stage.
+    pub(super) fn is_idle(&self) -> bool {
+        self.owes_nothing()
+            && self.carry.is_empty()
+            && self.gathering.is_none()
+            && self.protocol.is_between_requests()
+    }
+
+    /// Whether the kernel holds nothing of this connection any more.
+    pub(super) fn is_released(&self) -> bool {
+        !self.sending && !matches!(self.recv, Recv::Armed | Recv::Cancelling)
+    }
+
+    /// The id of the exchange that comes next in line.
+    pub(super) fn next_exchange(&self, slot: u32) -> ExchangeId {
+        ExchangeId {
+            slot,
+            generation: self.generation,
+            sequence: self.queue.next_sequence(),
+        }
+    }
+
+    /// When the connection has to be looked at if nothing happens, and what it ends with then.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(u64, CloseReason)> {
+        if let Phase::Lingering { until_ms, .. } = self.phase {
+            return Some((until_ms, self.closing.unwrap_or(CloseReason::PeerClosed)));
+        }
+        if self.phase == Phase::ShutDown {
+            return None;
+        }
+        if self.sending {
+            let at = self.send_since_ms + limits.send_timeout_ms;
+            return Some((at, CloseReason::SendDeadline));
+        }
+        if !self.queue.is_empty() || self.paused {
+            return None;
+        }
+        if let Some(gathering) = &self.gathering {
+            let at = gathering.started_ms + limits.body_timeout_ms;
+            return Some((at, CloseReason::BodyDeadline));
+        }
+        if let Some(since_ms) = self.head_since_ms {
+            return Some((since_ms + limits.head_timeout_ms, CloseReason::HeadDeadline));
+        }
+        Some((self.idle_since_ms + limits.idle_timeout_ms, CloseReason::IdleDeadline))
+    }
+
+    /// Everything owed so far, to be sent as one piece. `spare` becomes the next buffer to fill.
+    pub(super) fn take_output(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.out, spare)
+    }
+}

@@ -1,0 +1,308 @@
+//! The end of a turn and the end of a connection.
+//!
+//! Owns `flush` (everything owed leaves, reading goes on or rests), deadlines, drain and the closing sequence.
+//! Refuses to know why an answer was given.
+
+use super::connection::{Phase, Recv};
+use super::deadlines::Check;
+use super::handler::{ExchangeId, Handler};
+use super::worker::Worker;
+use crate::protocol::{CloseReason, ProtocolError};
+use crate::reactor::{Arm, Half, Kind, Op, SendBuffer, Submit, Token};
+
+impl Worker {
+    /// Lets everything that is due happen.
+    pub fn on_time<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
+        let now_ms = self.shared.now_ms;
+        while let Some(check) = self.deadlines.take_due(now_ms) {
+            let Some(connection) = self.connections.get_mut(check.slot as usize) else {
+                continue;
+            };
+            if connection.generation != check.generation || connection.check_at_ms != check.at_ms {
+                continue;
+            }
+            connection.check_at_ms = u64::MAX;
+            match connection.deadline(&self.shared.limits) {
+                Some((at_ms, reason)) if at_ms <= now_ms => {
+                    self.on_deadline(check.slot, reason, submit, handler);
+                }
+                Some(_) | None => self.schedule(check.slot),
+            }
+        }
+    }
+
+    /// Submits what the turn produced: one send per connection, re-armed receives, closings.
+    pub fn flush<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
+        self.arm_listeners(submit);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            self.flush_connection(slot, submit, handler);
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+        self.feed_starved(submit);
+    }
+
+    /// When the worker wants to run again even if nothing completes.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let accept = self.listeners.iter().filter_map(|listener| listener.retry_at_ms).min();
+        // Connections that still found no buffer: look again soon, some come back with every turn.
+        let starved = (!self.starved.is_empty()).then_some(self.shared.now_ms + 1);
+        let flush = (!self.dirty.is_empty()).then_some(self.shared.now_ms);
+        [self.deadlines.next_at_ms(), accept, starved, flush].into_iter().flatten().min()
+    }
+
+    /// Stops accepting, closes what is idle; every other connection ends behind its current requests.
+    pub fn drain<S: Submit>(&mut self, submit: &mut S) {
+        self.draining = true;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            listener.retry_at_ms = None;
+            if listener.armed {
+                let target = Token::new(Kind::Accept, index as u32, 0);
+                submit.submit(target, Op::Cancel { target });
+            }
+        }
+        for (slot, connection) in &mut self.connections {
+            connection.draining = true;
+            if !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(slot as u32);
+            }
+        }
+    }
+
+    /// Whether a drain has come to its end.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining
+            && self.connections.is_empty()
+            && self.listeners.iter().all(|listener| !listener.armed)
+    }
+
+    /// How many connections have a request in progress.
+    #[must_use]
+    pub fn connections_busy(&self) -> usize {
+        self.connections.iter().filter(|(_, connection)| !connection.is_idle()).count()
+    }
+
+    /// Ends every connection at once.
+    pub fn abort_all<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
+        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            self.abort(slot, CloseReason::DrainDeadline, submit, handler);
+            self.mark(slot);
+        }
+    }
+
+    /// Ends a connection without waiting for what it is owed.
+    pub(super) fn abort<S: Submit, H: Handler>(
+        &mut self,
+        slot: u32,
+        reason: CloseReason,
+        submit: &mut S,
+        handler: &mut H,
+    ) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        connection.closing = Some(reason);
+        let generation = connection.generation;
+        connection.queue.abandon(|sequence| {
+            handler.on_abandoned(ExchangeId { slot, generation, sequence }, reason);
+        });
+        connection.out = Vec::new();
+        connection.carry = Vec::new();
+        connection.gathering = None;
+        connection.paused = false;
+        self.shut_down(slot, submit);
+    }
+
+    fn on_deadline<S: Submit, H: Handler>(
+        &mut self,
+        slot: u32,
+        reason: CloseReason,
+        submit: &mut S,
+        handler: &mut H,
+    ) {
+        self.shared.counters.deadlines_total += 1;
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        let error = match reason {
+            CloseReason::HeadDeadline => Some(ProtocolError::HeadTimeout),
+            CloseReason::BodyDeadline => Some(ProtocolError::BodyTimeout),
+            _ => None,
+        };
+        match error {
+            // RFC 9110 15.5.9: the peer is told that it was too slow.
+            Some(error) if connection.phase == Phase::Open => {
+                connection.refuse(error, &mut self.shared, handler);
+                connection.closing = Some(reason);
+                connection.carry = Vec::new();
+                connection.head_since_ms = None;
+            }
+            _ => self.abort(slot, reason, submit, handler),
+        }
+        self.mark(slot);
+    }
+
+    fn flush_connection<S: Submit, H: Handler>(
+        &mut self,
+        slot: u32,
+        submit: &mut S,
+        handler: &mut H,
+    ) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        connection.dirty = false;
+        let shared = &mut self.shared;
+        if connection.paused && !connection.owes_too_much(&shared.limits) {
+            connection.paused = false;
+            connection.on_input(&[], slot, shared, handler);
+            if connection.recv == Recv::Ended && !connection.paused {
+                connection.on_end_of_input(shared, handler);
+            }
+        }
+        if !connection.sending && !connection.out.is_empty() {
+            let spare = shared.spares.pop().unwrap_or_default();
+            let bytes = connection.take_output(spare);
+            connection.send_since_ms = shared.now_ms;
+            self.send(slot, SendBuffer { bytes, sent: 0 }, submit);
+        }
+        self.flush_input(slot, submit);
+        self.schedule(slot);
+    }
+
+    /// Reading goes on, or the connection's end begins.
+    fn flush_input<S: Submit>(&mut self, slot: u32, submit: &mut S) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.draining && connection.closing.is_none() && connection.is_idle() {
+            connection.closing = Some(CloseReason::Draining);
+        }
+        let ends = connection.closing.is_some() && connection.owes_nothing();
+        if connection.owes_nothing() && connection.out.capacity() > 0 {
+            // What is not being filled belongs to the worker, not to an idle connection.
+            let bytes = std::mem::take(&mut connection.out);
+            self.shared.recycle(bytes);
+        }
+        match connection.phase {
+            Phase::Open if ends && connection.unread_input => self.linger(slot, submit),
+            Phase::Open if ends => self.shut_down(slot, submit),
+            Phase::Open if connection.recv == Recv::Idle && !connection.paused => {
+                self.receive(slot, Arm::Eager, submit);
+            }
+            Phase::Lingering { bytes_left: 0, .. } => self.shut_down(slot, submit),
+            Phase::Lingering { .. } if connection.recv == Recv::Ended => {
+                self.shut_down(slot, submit);
+            }
+            Phase::Lingering { .. } if connection.recv == Recv::Idle => {
+                self.receive(slot, Arm::Eager, submit);
+            }
+            Phase::ShutDown if connection.is_released() => self.close(slot, submit),
+            _ => {}
+        }
+    }
+
+    /// FIN goes out, and what the peer still sends is thrown away: closing with unread bytes would send a
+    /// reset, which may destroy our last answer before the peer reads it (RFC 9112 9.6).
+    fn linger<S: Submit>(&mut self, slot: u32, submit: &mut S) {
+        let limits = self.shared.limits;
+        let until_ms = self.shared.now_ms + limits.linger_timeout_ms;
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.recv == Recv::Ended {
+            return self.shut_down(slot, submit);
+        }
+        connection.phase = Phase::Lingering { until_ms, bytes_left: limits.linger_bytes_max };
+        let socket = connection.socket;
+        let token = Token::new(Kind::Internal, slot, connection.generation);
+        let idle = connection.recv == Recv::Idle;
+        submit.submit(token, Op::Shutdown { socket, half: Half::Write });
+        if idle {
+            self.receive(slot, Arm::Eager, submit);
+        }
+    }
+
+    /// Both directions end now; the socket is closed when the kernel has let go of it.
+    fn shut_down<S: Submit>(&mut self, slot: u32, submit: &mut S) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        connection.phase = Phase::ShutDown;
+        if connection.is_released() {
+            return self.close(slot, submit);
+        }
+        // A close with an armed receive would send no FIN: the op holds the file. This ends the op first.
+        let token = Token::new(Kind::Internal, slot, connection.generation);
+        submit.submit(token, Op::Shutdown { socket: connection.socket, half: Half::Both });
+    }
+
+    fn close<S: Submit>(&mut self, slot: u32, submit: &mut S) {
+        let Some(connection) = self.connections.try_remove(slot as usize) else {
+            return;
+        };
+        let token = Token::new(Kind::Internal, slot, connection.generation);
+        submit.submit(token, Op::Close { socket: connection.socket });
+        self.shared.counters.connections_closed_total += 1;
+        for listener in &mut self.listeners {
+            if listener.retry_at_ms.is_some() {
+                listener.retry_at_ms = Some(self.shared.now_ms);
+            }
+        }
+    }
+
+    /// Makes sure that the heap looks at the connection no later than its deadline.
+    fn schedule(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if let Some((at_ms, _)) = connection.deadline(&self.shared.limits)
+            && at_ms < connection.check_at_ms
+        {
+            connection.check_at_ms = at_ms;
+            let generation = connection.generation;
+            self.deadlines.push(Check { at_ms, slot, generation });
+        }
+    }
+
+    fn arm_listeners<S: Submit>(&mut self, submit: &mut S) {
+        let full = self.connections.len() >= self.shared.limits.connections_max as usize;
+        if self.draining || full {
+            return;
+        }
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let rests = listener.retry_at_ms.is_some_and(|at_ms| at_ms > self.shared.now_ms);
+            if !listener.armed && !rests {
+                listener.armed = true;
+                listener.retry_at_ms = None;
+                let token = Token::new(Kind::Accept, index as u32, 0);
+                submit.submit(token, Op::Accept { listener: listener.socket });
+            }
+        }
+    }
+
+    /// Re-arms as many starved connections as there are buffers; the others wait for the next turn.
+    fn feed_starved<S: Submit>(&mut self, submit: &mut S) {
+        if self.starved.is_empty() {
+            return;
+        }
+        let mut buffers = submit.free_buffers();
+        while buffers > 0
+            && let Some((slot, generation)) = self.starved.pop_front()
+        {
+            let waiting = self.connections.get(slot as usize).is_some_and(|connection| {
+                connection.generation == generation && connection.recv == Recv::Starved
+            });
+            if waiting {
+                self.receive(slot, Arm::AfterStarvation, submit);
+                buffers -= 1;
+            }
+        }
+    }
+}
