@@ -1,0 +1,142 @@
+//! The arguments of a response, however they were passed.
+//!
+//! Owns their names and order; refuses to know what they mean. Names are compared by identity first: the
+//! interpreter interns the names at a call site, and so are ours.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple};
+
+/// A value that was passed, not `None`.
+pub type Value<'a, 'py> = Borrowed<'a, 'py, PyAny>;
+
+/// Positions, which are Japronto's.
+const NAMES: [&str; COUNT + 2] = [
+    "text",
+    "code",
+    "body",
+    "json",
+    "mime_type",
+    "encoding",
+    "headers",
+    "cookies",
+    // Other frameworks' words for `code`; by keyword only.
+    "status",
+    "status_code",
+];
+const COUNT: usize = 8;
+const CODE: usize = 1;
+
+static INTERNED: PyOnceLock<[Py<PyString>; COUNT + 2]> = PyOnceLock::new();
+
+/// The arguments of `Response`, absent ones and `None` alike as `None`.
+#[derive(Default)]
+pub struct Arguments<'a, 'py> {
+    values: [Option<Value<'a, 'py>>; COUNT],
+}
+
+impl<'a, 'py> Arguments<'a, 'py> {
+    /// From a fast call: positional values first, then one value per name.
+    pub fn parse(
+        py: Python<'py>,
+        values: &[Option<Value<'a, 'py>>],
+        names: Option<Borrowed<'a, 'py, PyTuple>>,
+    ) -> PyResult<Self> {
+        let mut arguments = Self::default();
+        let named = names.as_ref().map_or(0, |names| names.len());
+        let (positional, keyword) = values.split_at(values.len() - named);
+        if positional.len() > COUNT {
+            return Err(PyTypeError::new_err(format!(
+                "Response() takes at most {COUNT} positional arguments, {} given",
+                positional.len()
+            )));
+        }
+        arguments.values[..positional.len()].copy_from_slice(positional);
+        if let Some(names) = &names {
+            let interned = interned(py);
+            for (name, value) in names.iter_borrowed().zip(keyword) {
+                let index = find(interned, &name)?;
+                arguments.set(index, *value)?;
+            }
+        }
+        for value in &mut arguments.values {
+            *value = value.filter(|value| !value.is_none());
+        }
+        Ok(arguments)
+    }
+
+    /// From the constructor, which has sorted them already.
+    pub fn from_array(values: [Option<Value<'a, 'py>>; COUNT]) -> Self {
+        Self { values }
+    }
+
+    fn set(&mut self, index: usize, value: Option<Value<'a, 'py>>) -> PyResult<()> {
+        let index = if index < COUNT { index } else { CODE };
+        if self.values[index].is_some() {
+            return Err(PyTypeError::new_err(format!(
+                "Response() got multiple values for argument '{}'",
+                NAMES[index]
+            )));
+        }
+        self.values[index] = value;
+        Ok(())
+    }
+
+    pub fn text(&self) -> Option<Value<'a, 'py>> {
+        self.values[0]
+    }
+
+    pub fn code(&self) -> Option<Value<'a, 'py>> {
+        self.values[CODE]
+    }
+
+    pub fn body(&self) -> Option<Value<'a, 'py>> {
+        self.values[2]
+    }
+
+    pub fn json(&self) -> Option<Value<'a, 'py>> {
+        self.values[3]
+    }
+
+    pub fn mime_type(&self) -> Option<Value<'a, 'py>> {
+        self.values[4]
+    }
+
+    pub fn encoding(&self) -> Option<Value<'a, 'py>> {
+        self.values[5]
+    }
+
+    pub fn headers(&self) -> Option<Value<'a, 'py>> {
+        self.values[6]
+    }
+
+    pub fn cookies(&self) -> Option<Value<'a, 'py>> {
+        self.values[7]
+    }
+
+    /// Whether nothing but a text was passed: the shape of most calls.
+    pub fn is_text_only(&self) -> bool {
+        self.values[1..].iter().all(Option::is_none)
+    }
+}
+
+/// Makes the interned names; called once, when the module is made.
+pub fn intern_names(py: Python<'_>) {
+    interned(py);
+}
+
+fn interned(py: Python<'_>) -> &[Py<PyString>; COUNT + 2] {
+    INTERNED.get_or_init(py, || NAMES.map(|name| PyString::intern(py, name).unbind()))
+}
+
+fn find(interned: &[Py<PyString>], name: &Borrowed<'_, '_, PyAny>) -> PyResult<usize> {
+    if let Some(index) = interned.iter().position(|known| known.as_ptr() == name.as_ptr()) {
+        return Ok(index);
+    }
+    let name = name.cast::<PyString>()?;
+    let text = name.to_str()?;
+    NAMES.iter().position(|known| *known == text).ok_or_else(|| {
+        PyTypeError::new_err(format!("Response() got an unexpected keyword argument '{text}'"))
+    })
+}

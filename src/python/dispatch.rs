@@ -1,0 +1,136 @@
+//! The core's `Handler` in Python: finds the route, calls the handler, sends what it made.
+//!
+//! Owns the path of one request through Python. Refuses to know what responses look like on the wire and what
+//! a plain value means (`answer`). A constant route leaves before any Python object is touched.
+
+use std::rc::Rc;
+
+use pyo3::prelude::*;
+
+use super::answer;
+use super::coroutine::{self, Progress};
+use super::raw;
+use super::request::Request;
+use super::response::Response;
+use super::routes::{Kind, Target};
+use super::shared::Shared;
+use crate::protocol::percent::decode_path;
+use crate::router::Params;
+use crate::server::{self, CloseReason, ExchangeId, Handler, Responder, Verdict};
+
+/// Answers requests with Python handlers, for as long as the GIL is held.
+pub struct Dispatch<'a, 'py> {
+    pub py: Python<'py>,
+    pub shared: &'a Rc<Shared>,
+    pub params: &'a mut Params,
+}
+
+impl Handler for Dispatch<'_, '_> {
+    fn on_request(&mut self, request: server::Request<'_>, responder: Responder<'_>) -> Verdict {
+        let shared = self.shared;
+        let head = request.head;
+        let path = decode_path(head.path.of(request.head_bytes));
+        let method = head.method.of(request.head_bytes);
+        let route = shared.routes.table.find(method, &path, self.params);
+        if let Some(Target::Constant(constant)) = route.map(|route| &shared.routes.targets[route]) {
+            return responder.respond(&constant.answer());
+        }
+        shared.python_ran.set(true);
+        let object = match shared.take_request() {
+            Some(object) => object.into_bound(self.py),
+            None => match Request::new(self.py, shared.clone()) {
+                Ok(object) => object.into_bound(self.py),
+                Err(error) => {
+                    error.write_unraisable(self.py, None);
+                    return responder.respond(&OUT_OF_MEMORY);
+                }
+            },
+        };
+        let verdict = object.get().during(self.py, &request, (route, self.params), || {
+            let verdict = answer_one(shared, &object, request.exchange, route, responder);
+            if !raw::is_only_ours(&object) {
+                object.get().keep(self.py);
+            }
+            verdict
+        });
+        if raw::is_only_ours(&object) {
+            object.get().reset(self.py);
+            shared.recycle_request(object.unbind());
+        }
+        verdict
+    }
+
+    fn on_abandoned(&mut self, exchange: ExchangeId, _reason: CloseReason) {
+        let task = self.shared.tasks.borrow_mut().remove(&exchange);
+        if let Some(task) = task
+            && let Err(error) = task.call_method0(self.py, "cancel")
+        {
+            error.write_unraisable(self.py, None);
+        }
+    }
+}
+
+fn answer_one(
+    shared: &Rc<Shared>,
+    request: &Bound<'_, Request>,
+    exchange: ExchangeId,
+    route: Option<usize>,
+    responder: Responder<'_>,
+) -> Verdict {
+    let py = request.py();
+    let result = match route.map(|route| &shared.routes.targets[route]) {
+        Some(Target::Handler { handler, kind }) => {
+            match call(shared, request, exchange, handler.bind(py), *kind) {
+                Ok(Progress::Later) => return responder.later(),
+                Ok(Progress::Done(result)) => result,
+                Err(error) => Err(error),
+            }
+        }
+        Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
+    };
+    let response = result
+        .and_then(answer::from_result)
+        .unwrap_or_else(|error| answer::from_error(shared, request, error));
+    let verdict = send(&response, responder);
+    shared.recycle_response(response);
+    if let Some(logger) = &shared.logger
+        && let Err(error) = logger.call1(py, (request,))
+    {
+        error.write_unraisable(py, Some(request));
+    }
+    verdict
+}
+
+#[inline]
+fn call<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    handler: &Bound<'py, PyAny>,
+    kind: Kind,
+) -> PyResult<Progress<'py>> {
+    let result = raw::call_one(handler, request.as_any())?;
+    match kind {
+        Kind::Sync if result.is_exact_instance_of::<Response>() => Ok(Progress::Done(Ok(result))),
+        Kind::Sync if !coroutine::is_awaitable(&result) => Ok(Progress::Done(Ok(result))),
+        Kind::AwaitFree => Ok(Progress::Done(coroutine::run_to_end(&result))),
+        Kind::Sync | Kind::Awaits => coroutine::start(shared, request, exchange, result),
+    }
+}
+
+fn send(response: &Bound<'_, Response>, responder: Responder<'_>) -> Verdict {
+    // A response was checked when it was made: its text has a UTF-8 form.
+    response
+        .get()
+        .with_answer(response.py(), |answer| responder.respond(answer))
+        .unwrap_or_else(|_| panic!("invariant: a response's text was encoded once before"))
+}
+
+/// When not even a request object can be made.
+const OUT_OF_MEMORY: crate::protocol::Answer<'static> = crate::protocol::Answer {
+    status: 503,
+    content_type: None,
+    fields: b"",
+    payload: crate::protocol::Payload::Whole(b""),
+    close: true,
+};

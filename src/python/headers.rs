@@ -1,0 +1,213 @@
+//! Header fields between Python and the wire.
+//!
+//! Owns the `Headers` mapping of a request and the rendering of a response's headers and cookies. Refuses to
+//! know which fields frame a message, beyond keeping users from contradicting the framing.
+
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+
+use super::arguments::Value;
+use super::response::{ContentType, State, wrong_type};
+use crate::protocol::RequestHead;
+use crate::protocol::encode::push_field;
+
+/// The header fields of a request.
+///
+/// A dict of Title-Case names to str, so it prints, copies and serialises like one; looking a name up
+/// ignores case (RFC 9110 5.1). A name that was sent several times gives its values joined by `", "`
+/// (RFC 9110 5.3; Cookie by `"; "`, RFC 9113 8.2.3); `getall` gives them one by one. Values are decoded as
+/// Latin-1.
+#[pyclass(frozen, extends = PyDict, mapping, module = "anel")]
+pub struct Headers {
+    /// Names and values in the order they were sent, only if a name was sent more than once.
+    repeated: Option<Vec<(String, String)>>,
+}
+
+#[pymethods]
+impl Headers {
+    fn __getitem__<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        Self::find(slf, name)?.ok_or_else(|| PyKeyError::new_err(name.clone().unbind()))
+    }
+
+    fn __contains__(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(Self::find(slf, name)?.is_some())
+    }
+
+    /// The value of the header, or `default` when it was not sent.
+    #[pyo3(signature = (name, default=None, /))]
+    fn get<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(Self::find(slf, name)?.or(default))
+    }
+
+    /// All values of the header in the order they were sent; an empty list when there are none.
+    fn getall<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let values = PyList::empty(slf.py());
+        let Some(value) = Self::find(slf, name)? else {
+            return Ok(values);
+        };
+        let name = title_case(name.cast::<PyString>()?.to_str()?.as_bytes());
+        match &slf.get().repeated {
+            None => values.append(value)?,
+            Some(pairs) => {
+                for (_, value) in pairs.iter().filter(|(known, _)| *known == name) {
+                    values.append(value)?;
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// Another name for `getall`.
+    fn get_all<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        Self::getall(slf, name)
+    }
+}
+
+impl Headers {
+    /// The fields of a head as Python sees them.
+    pub fn from_head<'py>(
+        py: Python<'py>,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> PyResult<Bound<'py, Self>> {
+        let mut pairs: Vec<(String, String)> = Vec::with_capacity(head.fields.len());
+        for field in &head.fields {
+            pairs.push((title_case(field.name.of(bytes)), latin1(field.value.of(bytes))));
+        }
+        let is_repeated =
+            (1..pairs.len()).any(|at| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0));
+        let headers = Bound::new(py, Self { repeated: None })?;
+        let dict = headers.as_super();
+        for (name, value) in &pairs {
+            match dict.get_item(name)? {
+                None => dict.set_item(name, value)?,
+                Some(before) => {
+                    let joint = if name == "Cookie" { "; " } else { ", " };
+                    dict.set_item(name, format!("{}{joint}{value}", before.cast::<PyString>()?))?;
+                }
+            }
+        }
+        if !is_repeated {
+            return Ok(headers);
+        }
+        let repeated = Bound::new(py, Self { repeated: Some(pairs) })?;
+        repeated.as_super().update(dict.as_mapping())?;
+        Ok(repeated)
+    }
+
+    fn find<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let dict = slf.as_super();
+        let Ok(name) = name.cast::<PyString>() else {
+            return Ok(None);
+        };
+        if let Some(value) = dict.get_item(name)? {
+            return Ok(Some(value));
+        }
+        let Ok(name) = name.to_str() else {
+            return Ok(None);
+        };
+        dict.get_item(title_case(name.as_bytes()))
+    }
+}
+
+/// Renders the headers of a response; those that frame it or say its type take effect instead.
+pub fn push_headers(state: &mut State, headers: &Value<'_, '_>, body_bytes: usize) -> PyResult<()> {
+    let pairs = match headers.cast::<PyMapping>() {
+        Ok(mapping) => mapping.items()?.into_any(),
+        Err(_) => (**headers).clone(),
+    };
+    let Ok(pairs) = pairs.try_iter() else {
+        return Err(wrong_type("headers", "a mapping or pairs of str", headers));
+    };
+    for pair in pairs {
+        let pair = pair?;
+        let (name, value) = text_pair(&pair)?;
+        push_header(state, &name, &value, body_bytes)?;
+    }
+    Ok(())
+}
+
+fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) -> PyResult<()> {
+    // Rendered first, so that a forged name or value is refused whatever the name.
+    let begin = state.fields.len();
+    push_field(&mut state.fields, name, value)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let refuse = |why: &str| {
+        Err(PyValueError::new_err(format!("header {name:?}: {value:?}: {why}")))
+    };
+    match name.to_ascii_lowercase().as_str() {
+        "content-type" => {
+            let line = state.fields.split_off(begin);
+            let value = &line[name.len() + 2..line.len() - 2];
+            state.content_type = ContentType::Other(value.into());
+        }
+        "content-length" => {
+            state.fields.truncate(begin);
+            if value.trim() != body_bytes.to_string() {
+                return refuse(&format!("the body has {body_bytes} bytes"));
+            }
+        }
+        "transfer-encoding" => {
+            state.fields.truncate(begin);
+            return refuse("the server frames the body itself");
+        }
+        "connection" if value.trim().eq_ignore_ascii_case("close") => {
+            state.fields.truncate(begin);
+            state.close = true;
+        }
+        "connection" if value.trim().eq_ignore_ascii_case("keep-alive") => {
+            state.fields.truncate(begin);
+        }
+        // The server says the date itself (RFC 9110 6.6.1); twice would be wrong.
+        "date" => state.fields.truncate(begin),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Renders cookies: anything whose `str()` is Set-Cookie lines, as that of `http.cookies.SimpleCookie` is.
+pub fn push_cookies(fields: &mut Vec<u8>, cookies: &Value<'_, '_>) -> PyResult<()> {
+    let text = cookies.str()?;
+    for line in text.to_str()?.split("\r\n").filter(|line| !line.is_empty()) {
+        let Some(value) = line.strip_prefix("Set-Cookie: ") else {
+            return Err(PyValueError::new_err(format!("cookies: {line:?} is not a Set-Cookie line")));
+        };
+        push_field(fields, "Set-Cookie", value)
+            .map_err(|error| PyValueError::new_err(format!("cookies: {error}")))?;
+    }
+    Ok(())
+}
+
+fn text_pair(pair: &Bound<'_, PyAny>) -> PyResult<(String, String)> {
+    let Ok(tuple) = pair.cast::<PyTuple>() else {
+        return Err(PyTypeError::new_err(format!("headers must be pairs of str, not {}", pair.repr()?)));
+    };
+    match tuple.extract::<(String, String)>() {
+        Ok(pair) => Ok(pair),
+        Err(_) => {
+            Err(PyTypeError::new_err(format!("headers must be pairs of str, not {}", tuple.repr()?)))
+        }
+    }
+}
+
+/// Japronto's form of names: each part between hyphens capitalised.
+fn title_case(name: &[u8]) -> String {
+    let mut upper = true;
+    name.iter()
+        .map(|&byte| {
+            let byte = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+            upper = byte == b'-';
+            char::from(byte)
+        })
+        .collect()
+}
+
+/// Bytes as text, each byte the character of the same number (RFC 9110 5.5: obs-text).
+pub fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}

@@ -1,0 +1,45 @@
+//! The extension module `anel._core`: the only place that knows Python.
+//!
+//! Owns the native types, the GIL's comings and goings and the turn in which all layers meet
+//! (`worker.rs`). Refuses to know the kernel (that is `reactor`) and the wire (that is `protocol`). `unsafe`
+//! is in `raw.rs` alone.
+
+mod answer;
+mod arguments;
+mod coroutine;
+mod dispatch;
+mod doctor;
+mod errors;
+mod headers;
+mod raw;
+mod request;
+mod response;
+mod routes;
+mod settings;
+mod shared;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// Native core of anel. Private: import the names from `anel`.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::doctor::doctor;
+    #[pymodule_export]
+    use super::headers::Headers;
+    #[pymodule_export]
+    use super::request::Request;
+    #[pymodule_export]
+    use super::response::Response;
+    #[pymodule_export]
+    use super::worker::Worker;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::arguments::intern_names(module.py());
+        super::request::add_response_method(module.py())
+    }
+}

@@ -1,0 +1,328 @@
+//! The response object: what a handler wants to be sent.
+//!
+//! Owns Japronto's constructor contract, repaired: every mistake is an exception where the response is made,
+//! and nothing can be wrong any more when it is sent. Refuses to know connections.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
+
+use super::arguments::{Arguments, Value};
+use super::headers::{push_cookies, push_headers};
+use super::raw::GilCell;
+use crate::protocol::{Answer, Payload};
+
+/// A response to a request.
+///
+/// Immutable. May be kept and returned any number of times.
+///
+/// Args:
+///     text: Sent encoded, as text/plain unless `mime_type` says otherwise.
+///     code: Status code, 100 to 599; 200 if omitted. Aliases: `status`, `status_code`.
+///     body: Bytes, sent as application/octet-stream unless `mime_type` says otherwise.
+///     json: Any value that `json.dumps` takes; sent as application/json.
+///     mime_type: The media type of the body.
+///     encoding: The charset of `text`, also said in Content-Type; utf-8 if omitted.
+///     headers: A mapping, or pairs, of str to str.
+///     cookies: An `http.cookies.SimpleCookie`; one Set-Cookie line per morsel.
+///
+/// Raises:
+///     TypeError: A value has the wrong type.
+///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body at once.
+#[pyclass(frozen, module = "anel")]
+pub struct Response {
+    state: GilCell<State>,
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub struct State {
+    pub status: u16,
+    pub content_type: ContentType,
+    pub body: Body,
+    /// Rendered field lines.
+    pub fields: Vec<u8>,
+    pub close: bool,
+}
+
+#[derive(Debug)]
+pub enum ContentType {
+    None,
+    Text,
+    Octets,
+    Json,
+    Other(Box<[u8]>),
+}
+
+#[derive(Debug)]
+pub enum Body {
+    None,
+    Text(Py<PyString>),
+    Bytes(Py<PyBytes>),
+}
+
+#[pymethods]
+impl Response {
+    #[new]
+    #[pyo3(signature = (text=None, code=None, body=None, json=None, mime_type=None,
+                        encoding=None, headers=None, cookies=None, *, status=None,
+                        status_code=None))]
+    #[allow(clippy::too_many_arguments)] // Japronto's positional order is the contract.
+    fn new<'py>(
+        py: Python<'py>,
+        text: Option<&Bound<'py, PyAny>>,
+        code: Option<&Bound<'py, PyAny>>,
+        body: Option<&Bound<'py, PyAny>>,
+        json: Option<&Bound<'py, PyAny>>,
+        mime_type: Option<&Bound<'py, PyAny>>,
+        encoding: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        cookies: Option<&Bound<'py, PyAny>>,
+        status: Option<&Bound<'py, PyAny>>,
+        status_code: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let code = code.or(status).or(status_code);
+        let values = [text, code, body, json, mime_type, encoding, headers, cookies];
+        let arguments = Arguments::from_array(values.map(|value| value.map(Bound::as_borrowed)));
+        Ok(Self::from_state(State::filled(py, &arguments)?))
+    }
+
+    /// The status code.
+    #[getter]
+    fn code(&self, py: Python<'_>) -> u16 {
+        self.state.borrow(py).status
+    }
+
+    /// The value of Content-Type, or None when there is no body.
+    #[getter]
+    fn content_type(&self, py: Python<'_>) -> Option<String> {
+        let state = self.state.borrow(py);
+        let value = state.content_type.as_bytes()?;
+        Some(value.iter().map(|&byte| char::from(byte)).collect())
+    }
+
+    /// The body as bytes, or None when there is none.
+    #[getter]
+    fn body(&self, py: Python<'_>) -> PyResult<Option<Py<PyBytes>>> {
+        Ok(match &self.state.borrow(py).body {
+            Body::None => None,
+            Body::Text(text) => Some(PyBytes::new(py, text.bind(py).to_str()?.as_bytes()).unbind()),
+            Body::Bytes(bytes) => Some(bytes.clone_ref(py)),
+        })
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let state = self.state.borrow(py);
+        let bytes = state.body.len(py)?;
+        Ok(format!("<Response {} {bytes} bytes>", state.status))
+    }
+}
+
+impl Response {
+    pub fn from_state(state: State) -> Self {
+        Self { state: GilCell::new(state) }
+    }
+
+    /// Replaces everything: for an object that nobody else holds.
+    pub fn refill(&self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+        self.state.borrow_mut(py).fill(py, arguments)
+    }
+
+    /// Drops what the object holds, so that it keeps nothing alive while it waits to be used again.
+    pub fn empty(&self, py: Python<'_>) {
+        // Dropping a body may run a finalizer; it must not find the state borrowed.
+        let body = std::mem::replace(&mut self.state.borrow_mut(py).body, Body::None);
+        drop(body);
+    }
+
+    /// Shows the response as the core wants it. `close` overrides what the response says.
+    pub fn with_answer<R>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&Answer<'_>) -> R,
+    ) -> PyResult<R> {
+        let state = self.state.borrow(py);
+        let body = match &state.body {
+            Body::None => &[][..],
+            Body::Text(text) => text.bind(py).to_str()?.as_bytes(),
+            Body::Bytes(bytes) => bytes.bind(py).as_bytes(),
+        };
+        Ok(look(&Answer {
+            status: state.status,
+            content_type: state.content_type.as_bytes(),
+            fields: &state.fields,
+            payload: Payload::Whole(body),
+            close: state.close,
+        }))
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            status: 200,
+            content_type: ContentType::None,
+            body: Body::None,
+            fields: Vec::new(),
+            close: false,
+        }
+    }
+}
+
+impl State {
+    pub fn filled(py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<Self> {
+        let mut state = Self::default();
+        state.fill(py, arguments)?;
+        Ok(state)
+    }
+
+    fn fill(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+        self.status = 200;
+        self.fields.clear();
+        self.close = false;
+        if arguments.is_text_only()
+            && let Some(text) = arguments.text()
+            && let Ok(text) = text.cast_exact::<PyString>()
+        {
+            // Lone surrogates cannot be sent; for ASCII the check is a look at a flag.
+            text.to_str()?;
+            self.body = Body::Text(text.to_owned().unbind());
+            self.content_type = ContentType::Text;
+            return Ok(());
+        }
+        self.fill_body(py, arguments)?;
+        if let Some(code) = arguments.code() {
+            self.status = status(&code)?;
+        }
+        if let Some(headers) = arguments.headers() {
+            let body_bytes = self.body.len(py)?;
+            push_headers(self, &headers, body_bytes)?;
+        }
+        if let Some(cookies) = arguments.cookies() {
+            push_cookies(&mut self.fields, &cookies)?;
+        }
+        Ok(())
+    }
+
+    fn fill_body(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+        let (text, body, json) = (arguments.text(), arguments.body(), arguments.json());
+        if [text.is_some(), body.is_some(), json.is_some()].iter().filter(|given| **given).count() > 1 {
+            return Err(PyValueError::new_err(
+                "Response() takes one of text, body and json, not several",
+            ));
+        }
+        let encoding = arguments.encoding().map(|value| string(&value, "encoding")).transpose()?;
+        self.body = Body::None;
+        let (body, content_type) = if let Some(text) = text {
+            (encode_text(&text, encoding.as_deref())?, ContentType::Text)
+        } else if let Some(body) = body {
+            (Body::Bytes(bytes(&body)?), ContentType::Octets)
+        } else if let Some(json) = json {
+            let dumps = py.import("anel.encoding")?.getattr("dumps")?;
+            (encode_text(&dumps.call1((json,))?.as_borrowed(), encoding.as_deref())?, ContentType::Json)
+        } else {
+            (Body::None, ContentType::None)
+        };
+        let mime_type = arguments.mime_type().map(|value| string(&value, "mime_type")).transpose()?;
+        self.content_type = content_type.with(mime_type, encoding, &body)?;
+        self.body = body;
+        Ok(())
+    }
+}
+
+impl ContentType {
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            Self::Text => Some(b"text/plain; charset=utf-8"),
+            Self::Octets => Some(b"application/octet-stream"),
+            Self::Json => Some(b"application/json; charset=utf-8"),
+            Self::Other(value) => Some(value),
+        }
+    }
+
+    /// Japronto's rule: a charset is said when one was given, for text/*, and for */json.
+    fn with(self, mime_type: Option<String>, encoding: Option<String>, body: &Body) -> PyResult<Self> {
+        if mime_type.is_none() && (encoding.is_none() || matches!(body, Body::None)) {
+            return Ok(self);
+        }
+        if matches!(body, Body::None) {
+            return Ok(Self::None);
+        }
+        let mime_type = mime_type.unwrap_or_else(|| {
+            let own = self.as_bytes().unwrap_or_default();
+            String::from_utf8_lossy(own.split(|&byte| byte == b';').next().unwrap_or_default()).into_owned()
+        });
+        let textual = mime_type.starts_with("text/") || mime_type.ends_with("/json");
+        let value = match encoding {
+            Some(encoding) => format!("{mime_type}; charset={encoding}"),
+            None if textual => format!("{mime_type}; charset=utf-8"),
+            None => mime_type,
+        };
+        let mut line = Vec::new();
+        crate::protocol::encode::push_field(&mut line, "Content-Type", &value)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let value = &line["Content-Type: ".len()..line.len() - 2];
+        Ok(Self::Other(value.into()))
+    }
+}
+
+impl Body {
+    fn len(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(match self {
+            Self::None => 0,
+            Self::Text(text) => text.bind(py).to_str()?.len(),
+            Self::Bytes(bytes) => bytes.bind(py).as_bytes().len(),
+        })
+    }
+}
+
+fn encode_text(text: &Value<'_, '_>, encoding: Option<&str>) -> PyResult<Body> {
+    let Ok(text) = text.cast::<PyString>() else {
+        return Err(wrong_type("text", "str", text));
+    };
+    match encoding {
+        None | Some("utf-8") => {
+            text.to_str()?;
+            Ok(Body::Text(text.to_owned().unbind()))
+        }
+        Some(encoding) => {
+            let bytes = text.call_method1("encode", (encoding,))?;
+            Ok(Body::Bytes(bytes.cast_into::<PyBytes>()?.unbind()))
+        }
+    }
+}
+
+fn bytes(body: &Value<'_, '_>) -> PyResult<Py<PyBytes>> {
+    if let Ok(bytes) = body.cast::<PyBytes>() {
+        return Ok(bytes.to_owned().unbind());
+    }
+    if body.is_instance_of::<PyByteArray>() || body.is_instance_of::<PyMemoryView>() {
+        let bytes = body.py().get_type::<PyBytes>().call1((*body,))?;
+        return Ok(bytes.cast_into::<PyBytes>()?.unbind());
+    }
+    Err(wrong_type("body", "bytes", body))
+}
+
+/// A status code from Python, or what is wrong with it.
+pub fn status(code: &Value<'_, '_>) -> PyResult<u16> {
+    if !code.is_instance_of::<PyInt>() {
+        return Err(wrong_type("code", "int", code));
+    }
+    match code.extract::<u16>() {
+        Ok(code @ 100..=599) => Ok(code),
+        _ => Err(PyValueError::new_err(format!("code must be 100 to 599, not {}", code.repr()?))),
+    }
+}
+
+fn string(value: &Value<'_, '_>, name: &str) -> PyResult<String> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(text.to_str()?.to_owned()),
+        Err(_) => Err(wrong_type(name, "str", value)),
+    }
+}
+
+pub fn wrong_type(name: &str, wanted: &str, value: &Value<'_, '_>) -> PyErr {
+    let shown = value.repr().map_or_else(|_| String::from("?"), |repr| repr.to_string());
+    PyTypeError::new_err(format!("{name} must be {wanted}, not {shown}"))
+}

@@ -1,0 +1,72 @@
+//! Names in Python to numbers in the core, and back.
+//!
+//! Owns the names of limits and counters as Python sees them: they are those of the structs. Refuses to know
+//! what they do.
+
+use std::collections::HashMap;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::protocol::Limits;
+use crate::reactor::{Config, ConfigError, Counters, FlagKnob};
+use crate::server::Worker;
+
+/// Limits with some of them replaced, or the name that is unknown or out of range.
+pub fn limits(chosen: HashMap<String, u64>) -> Result<Limits, String> {
+    let mut limits = Limits::default();
+    macro_rules! choose {
+        ($name:ident, $value:ident, $($field:ident)*) => {
+            match $name.as_str() {
+                $(stringify!($field) => {
+                    limits.$field = $value.try_into().map_err(|_| {
+                        format!("limit {} is out of range: {}", $name, $value)
+                    })?;
+                })*
+                _ => return Err(format!("there is no limit named {:?}", $name)),
+            }
+        };
+    }
+    for (name, value) in chosen {
+        choose!(name, value,
+            head_bytes_max target_bytes_max fields_max body_bytes_max chunk_extension_bytes_max
+            trailer_bytes_max pipeline_depth_max owed_bytes_max connections_max head_timeout_ms
+            body_timeout_ms idle_timeout_ms send_timeout_ms linger_bytes_max linger_timeout_ms);
+    }
+    Ok(limits)
+}
+
+/// The reactor's sizes, with what the environment forces.
+pub fn reactor_config() -> Result<Config, ConfigError> {
+    let flags = FlagKnob::from_environment()?;
+    let config = Config { flags, ..Config::default() };
+    config.validate()?;
+    Ok(config)
+}
+
+/// Everything that is counted, by name.
+pub fn fill_counters(
+    dict: &Bound<'_, PyDict>,
+    reactor: &Counters,
+    worker: &Worker,
+) -> PyResult<()> {
+    macro_rules! fill {
+        ($from:expr, $($field:ident)*) => {
+            $(dict.set_item(stringify!($field), $from.$field)?;)*
+        };
+    }
+    let totals = worker.counters();
+    fill!(totals, connections_accepted_total connections_closed_total requests_total
+        refusals_total sends_total pauses_total starved_total accept_pauses_total deadlines_total
+        answers_dropped_total stale_completions_total bytes_received_total bytes_sent_total);
+    dict.set_item("waits_total", reactor.waits)?;
+    dict.set_item("enters_total", reactor.enters)?;
+    dict.set_item("submissions_total", reactor.submissions)?;
+    dict.set_item("completions_total", reactor.completions)?;
+    dict.set_item("overflows_total", reactor.overflows)?;
+    dict.set_item("flushes_total", reactor.flushes)?;
+    dict.set_item("wakeups_total", reactor.wakeups)?;
+    dict.set_item("connections_open", worker.connections_open())?;
+    dict.set_item("connections_busy", worker.connections_busy())?;
+    Ok(())
+}

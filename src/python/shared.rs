@@ -1,0 +1,121 @@
+//! What all requests of one worker share on the Python side.
+//!
+//! Owns the routes, the spare objects, the answers that came in between two turns and the tasks that are
+//! still running. Refuses to know the reactor and the connections: it outlives both, because a request that a
+//! user keeps outlives both.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::raw;
+use super::request::Request;
+use super::response::Response;
+use super::routes::Routes;
+use crate::reactor::peer_name;
+use crate::server::ExchangeId;
+
+/// State of one worker that Python objects refer to.
+pub struct Shared {
+    pub app: Py<PyAny>,
+    pub routes: Routes,
+    pub logger: Option<Py<PyAny>>,
+    pub async_support: RefCell<Option<AsyncSupport>>,
+    /// Objects that nobody else holds, ready to be filled again.
+    requests: RefCell<Vec<Py<Request>>>,
+    responses: RefCell<Vec<Py<Response>>>,
+    /// Addresses of peers that were asked for, by slot, with the generation they belong to.
+    peers: RefCell<Vec<Option<(u32, Py<PyString>)>>>,
+    /// Late answers, to be sent by the next turn.
+    pub inbox: RefCell<Vec<(ExchangeId, Py<Response>)>>,
+    /// Tasks of exchanges that are not answered yet.
+    pub tasks: RefCell<HashMap<ExchangeId, Py<PyAny>>>,
+    /// Whether Python code ran since the turn last looked.
+    pub python_ran: Cell<bool>,
+}
+
+/// What starting a task needs, looked up once.
+pub struct AsyncSupport {
+    pub task_class: Py<PyAny>,
+    pub task_options: Py<PyDict>,
+}
+
+impl Shared {
+    pub fn new(app: Py<PyAny>, routes: Routes, logger: Option<Py<PyAny>>) -> Self {
+        Self {
+            app,
+            routes,
+            logger,
+            async_support: RefCell::default(),
+            requests: RefCell::default(),
+            responses: RefCell::default(),
+            peers: RefCell::default(),
+            inbox: RefCell::default(),
+            tasks: RefCell::default(),
+            python_ran: Cell::new(false),
+        }
+    }
+
+    pub fn take_request(&self) -> Option<Py<Request>> {
+        self.requests.borrow_mut().pop()
+    }
+
+    /// Keeps a request object for the next request. The caller holds the only reference.
+    pub fn recycle_request(&self, request: Py<Request>) {
+        self.requests.borrow_mut().push(request);
+    }
+
+    pub fn take_response(&self) -> Option<Py<Response>> {
+        self.responses.borrow_mut().pop()
+    }
+
+    /// Keeps a response object for the next `request.Response(...)`, if nobody else holds it.
+    pub fn recycle_response(&self, response: Bound<'_, Response>) {
+        if raw::is_only_ours(&response) {
+            response.get().empty(response.py());
+            let mut spares = self.responses.borrow_mut();
+            if spares.len() < SPARES_MAX {
+                spares.push(response.unbind());
+            }
+        }
+    }
+
+    /// The address of the peer of an exchange. `socket` is asked once per connection, as long as it is known
+    /// to be open.
+    pub fn peer<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: ExchangeId,
+        socket: Option<RawFd>,
+    ) -> Option<Bound<'py, PyString>> {
+        let index = exchange.slot as usize;
+        if let Some(Some((generation, address))) = self.peers.borrow().get(index)
+            && *generation == exchange.generation
+        {
+            return Some(address.bind(py).clone());
+        }
+        let address = peer_name(socket?).ok()?.ip().to_canonical().to_string();
+        let address = PyString::new(py, &address);
+        let mut peers = self.peers.borrow_mut();
+        if peers.len() <= index {
+            peers.resize_with(index + 1, || None);
+        }
+        peers[index] = Some((exchange.generation, address.clone().unbind()));
+        Some(address)
+    }
+
+    /// Breaks the cycles between this state and the spare objects that refer to it.
+    pub fn clear(&self) {
+        let requests = std::mem::take(&mut *self.requests.borrow_mut());
+        let responses = std::mem::take(&mut *self.responses.borrow_mut());
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
+        drop((requests, responses, tasks, inbox));
+    }
+}
+
+/// Spare responses kept: as many as one turn's deepest pipelines leave behind.
+const SPARES_MAX: usize = 64;

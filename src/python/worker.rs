@@ -1,0 +1,402 @@
+//! The turn: the one place where reactor, worker, Python and asyncio meet.
+//!
+//! Owns the order of a turn, the GIL around the wait and the clocks. Refuses to know what any of the four
+//! does. A turn reads: send what is owed, wait without the GIL, let the worker handle every completion, let due
+//! deadlines fire, and go on until asyncio has something to do.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::coroutine;
+use super::dispatch::Dispatch;
+use super::errors::{config_error, reactor_unavailable};
+use super::raw;
+use super::routes::Routes;
+use super::settings::{limits, reactor_config};
+use super::shared::Shared;
+use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
+use crate::router::Params;
+use crate::server::{self, Clock};
+
+/// One reactor with its listener and connections, bound to the thread that made it.
+#[pyclass(unsendable, module = "anel._core")]
+pub struct Worker {
+    engine: RefCell<Option<Engine>>,
+    shared: Rc<Shared>,
+    reactor_name: &'static str,
+    reactor_notice: Option<String>,
+    /// What other code asked for while the engine may be in use; done at the next turn.
+    wish: Cell<Wish>,
+    drain_until: Cell<Option<Instant>>,
+    drained: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Drain,
+}
+
+/// What a turn works with.
+struct Engine {
+    reactor: AnyReactor,
+    worker: server::Worker,
+    completions: Vec<Completion>,
+    params: Params,
+    started: Instant,
+    watched: Option<Watched>,
+}
+
+/// A foreign descriptor whose readiness ends a turn.
+struct Watched {
+    fd: RawFd,
+    armed: bool,
+}
+
+/// What asyncio would do if the turn ended now.
+struct AsyncioView<'py> {
+    event_loop: Option<Bound<'py, PyAny>>,
+    next_timer: Option<usize>,
+}
+
+#[pymethods]
+impl Worker {
+    #[new]
+    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None))]
+    fn new(
+        py: Python<'_>,
+        app: Bound<'_, PyAny>,
+        listener_fd: RawFd,
+        routes: Bound<'_, PyAny>,
+        reactor: &str,
+        limits: Option<HashMap<String, u64>>,
+    ) -> PyResult<Self> {
+        let limits = self::limits(limits.unwrap_or_default())
+            .map_err(|message| config_error(py, &message))?;
+        let choice = reactor.parse().map_err(|error: reactor::ConfigError| {
+            config_error(py, &error.to_string())
+        })?;
+        let config = reactor_config().map_err(|error| config_error(py, &error.to_string()))?;
+        let routes = Routes::from_entries(&routes)?;
+        let opened = reactor::open(choice, &config)
+            .map_err(|error| reactor_unavailable(py, &error))?;
+        let logger = app.getattr("_request_logger")?;
+        let logger = (!logger.is_none()).then(|| logger.unbind());
+        let mut worker = server::Worker::new(limits);
+        worker.add_listener(listener_fd);
+        let reactor_name = opened.reactor.name();
+        let engine = Engine {
+            reactor: opened.reactor,
+            worker,
+            completions: Vec::new(),
+            params: Params::new(),
+            started: Instant::now(),
+            watched: None,
+        };
+        Ok(Self {
+            engine: RefCell::new(Some(engine)),
+            shared: Rc::new(Shared::new(app.unbind(), routes, logger)),
+            reactor_name,
+            reactor_notice: opened.notice,
+            wish: Cell::new(Wish::Nothing),
+            drain_until: Cell::new(None),
+            drained: Cell::new(false),
+        })
+    }
+
+    /// `"io_uring"` or `"epoll"`.
+    #[getter]
+    fn reactor_name(&self) -> &'static str {
+        self.reactor_name
+    }
+
+    /// Why it is not io_uring, if that was a choice of the machine; else None.
+    #[getter]
+    fn reactor_notice(&self) -> Option<&str> {
+        self.reactor_notice.as_deref()
+    }
+
+    /// Serves until asyncio has something to do, a watched descriptor is readable, or the time (in seconds) is
+    /// up. True when a watched descriptor may be ready. Raises what a signal handler raises.
+    fn turn(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let Ok(mut engine) = self.engine.try_borrow_mut() else {
+            return Ok(true);
+        };
+        let Some(engine) = engine.as_mut() else {
+            return Err(PyRuntimeError::new_err("the worker was stopped"));
+        };
+        let until = timeout.map(|seconds| {
+            // A timer must not be met early, or asyncio would spin until it is due.
+            Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, TIMEOUT_S_MAX))
+        });
+        let asyncio = AsyncioView::new(py, &self.shared)?;
+        loop {
+            if self.step(py, engine, until, &asyncio)? {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) || asyncio.has_work() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Ends turns when this descriptor is readable; it must stay open as long as the worker lives.
+    fn watch(&self, fd: RawFd) -> PyResult<()> {
+        self.with_engine(|engine| engine.watched = Some(Watched { fd, armed: false }))
+    }
+
+    /// Stops accepting and closes what is idle; requests in progress are answered with `Connection: close`.
+    /// After so many seconds their tasks are cancelled.
+    fn drain(&self, deadline_s: f64) {
+        let deadline = Duration::from_secs_f64(deadline_s.clamp(0.0, TIMEOUT_S_MAX));
+        self.drain_until.set(Some(Instant::now() + deadline));
+        self.wish.set(Wish::Drain);
+    }
+
+    /// Whether a drain has come to its end.
+    fn is_drained(&self) -> bool {
+        self.drained.get()
+    }
+
+    /// Closes every connection and the reactor. Harmless when that was done already.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let Ok(mut engine) = self.engine.try_borrow_mut() else {
+            return Err(PyRuntimeError::new_err("stop() was called from within a handler"));
+        };
+        if let Some(mut engine) = engine.take() {
+            engine.shut_down(py, &self.shared);
+        }
+        self.drained.set(true);
+        self.shared.clear();
+        Ok(())
+    }
+
+    /// Totals since the start, by name, and a few gauges.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let Ok(engine) = self.engine.try_borrow() else {
+            return Err(PyRuntimeError::new_err("counters() was called from within a handler"));
+        };
+        if let Some(engine) = engine.as_ref() {
+            super::settings::fill_counters(
+                &dict,
+                &engine.reactor.counters(),
+                &engine.worker,
+            )?;
+        }
+        Ok(dict)
+    }
+}
+
+impl Worker {
+    fn with_engine(&self, act: impl FnOnce(&mut Engine)) -> PyResult<()> {
+        match self.engine.try_borrow_mut().as_deref_mut() {
+            Ok(Some(engine)) => {
+                act(engine);
+                Ok(())
+            }
+            Ok(None) => Err(PyRuntimeError::new_err("the worker was stopped")),
+            Err(_) => Err(PyRuntimeError::new_err("the worker is in a turn")),
+        }
+    }
+
+    /// One wait and everything that follows from it. True when a watched descriptor is readable.
+    fn step(
+        &self,
+        py: Python<'_>,
+        engine: &mut Engine,
+        until: Option<Instant>,
+        asyncio: &AsyncioView<'_>,
+    ) -> PyResult<bool> {
+        let shared = &self.shared;
+        self.grant_wish(py, engine)?;
+        engine.send_late_answers(py, shared)?;
+        let mut dispatch = Dispatch { py, shared, params: &mut engine.params };
+        engine.worker.flush(&mut engine.reactor, &mut dispatch);
+        engine.arm_watch();
+        let timeout = if asyncio.has_work() {
+            Some(Duration::ZERO)
+        } else {
+            engine.timeout(until)
+        };
+        let (reactor, completions) = (&mut engine.reactor, &mut engine.completions);
+        raw::without_gil(py, || reactor.wait(timeout, completions))
+            .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
+        if engine.completions.is_empty() {
+            py.check_signals()?;
+        }
+        Ok(engine.take_completions(py, shared))
+    }
+
+    fn grant_wish(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
+        if self.wish.replace(Wish::Nothing) == Wish::Drain {
+            engine.worker.drain(&mut engine.reactor);
+        }
+        let Some(until) = self.drain_until.get() else {
+            return Ok(());
+        };
+        if engine.worker.is_drained() {
+            self.drained.set(true);
+        } else if Instant::now() >= until {
+            self.drain_until.set(None);
+            // Cancelled handlers still answer (503); their connections end behind that.
+            let tasks: Vec<_> = self.shared.tasks.borrow().values().map(|t| t.clone_ref(py)).collect();
+            if tasks.is_empty() {
+                let mut dispatch =
+                    Dispatch { py, shared: &self.shared, params: &mut engine.params };
+                engine.worker.abort_all(&mut engine.reactor, &mut dispatch);
+            }
+            for task in tasks {
+                task.call_method0(py, "cancel")?;
+            }
+            self.drain_until.set(Some(Instant::now() + AFTER_CANCEL));
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    fn clock(&self) -> Clock {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock {
+            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            unix_s: unix.as_secs(),
+        }
+    }
+
+    /// How long the wait may last.
+    fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
+        let elapsed = self.started.elapsed();
+        let deadline = self.worker.next_deadline_ms().map(|at_ms| {
+            // Rounded up: a deadline that is checked early only costs another turn.
+            Duration::from_millis(at_ms + 1).saturating_sub(elapsed)
+        });
+        let asyncio = until.map(|until| until.saturating_duration_since(Instant::now()));
+        match (deadline, asyncio) {
+            (Some(deadline), Some(asyncio)) => Some(deadline.min(asyncio)),
+            (deadline, asyncio) => deadline.or(asyncio),
+        }
+    }
+
+    fn arm_watch(&mut self) {
+        if let Some(watched) = &mut self.watched
+            && !watched.armed
+        {
+            watched.armed = true;
+            let token = Token::new(Kind::Readable, 0, 0);
+            self.reactor.submit(token, Op::Readable { fd: watched.fd });
+        }
+    }
+
+    fn send_late_answers(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> PyResult<()> {
+        if shared.inbox.borrow().is_empty() {
+            return Ok(());
+        }
+        let late = std::mem::take(&mut *shared.inbox.borrow_mut());
+        let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+        for (exchange, response) in late {
+            let response = response.into_bound(py);
+            response.get().with_answer(py, |answer| {
+                self.worker.respond(exchange, answer, &mut dispatch);
+            })?;
+            shared.recycle_response(response);
+        }
+        Ok(())
+    }
+
+    fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {
+        let mut readable = false;
+        self.worker.on_clock(self.clock());
+        let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+        for completion in self.completions.drain(..) {
+            if completion.token.kind() == Kind::Readable {
+                readable = true;
+            } else {
+                self.worker.on_completion(completion, &mut self.reactor, &mut dispatch);
+            }
+        }
+        self.worker.on_time(&mut self.reactor, &mut dispatch);
+        if readable && let Some(watched) = &mut self.watched {
+            watched.armed = false;
+        }
+        readable
+    }
+
+    /// Ends every connection; bounded, because the kernel owes us only completions of what was cancelled.
+    fn shut_down(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
+        self.worker.drain(&mut self.reactor);
+        for _ in 0..SHUTDOWN_WAITS {
+            let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+            self.worker.abort_all(&mut self.reactor, &mut dispatch);
+            self.worker.flush(&mut self.reactor, &mut dispatch);
+            let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+            let timeout = if self.worker.is_drained() { Duration::ZERO } else { SHUTDOWN_WAIT };
+            if raw::without_gil(py, || reactor.wait(Some(timeout), completions)).is_err() {
+                return;
+            }
+            self.take_completions(py, shared);
+            if self.worker.is_drained() && timeout.is_zero() {
+                return;
+            }
+        }
+    }
+}
+
+impl<'py> AsyncioView<'py> {
+    /// The loop that runs on this thread, if any.
+    fn new(py: Python<'py>, shared: &Shared) -> PyResult<Self> {
+        let event_loop = py.import(intern!(py, "asyncio.events"))?;
+        let event_loop = event_loop.call_method0(intern!(py, "_get_running_loop"))?;
+        if event_loop.is_none() {
+            return Ok(Self { event_loop: None, next_timer: None });
+        }
+        if shared.async_support.borrow().is_none() {
+            *shared.async_support.borrow_mut() = Some(coroutine::support(&event_loop)?);
+        }
+        let mut view = Self { event_loop: Some(event_loop), next_timer: None };
+        view.next_timer = view.first_timer();
+        Ok(view)
+    }
+
+    /// Whether the loop has callbacks to run, is to stop, or has got an earlier timer than the one that the
+    /// turn's timeout was made from. The attributes are private, the same since Python 3.4; a loop without
+    /// them gets control back after every wait.
+    fn has_work(&self) -> bool {
+        let Some(event_loop) = &self.event_loop else {
+            return false;
+        };
+        let py = event_loop.py();
+        let ready = event_loop.getattr(intern!(py, "_ready")).and_then(|ready| ready.len());
+        let stopping = event_loop.getattr(intern!(py, "_stopping")).and_then(|s| s.is_truthy());
+        match (ready, stopping) {
+            (Ok(0), Ok(false)) => self.first_timer() != self.next_timer,
+            _ => true,
+        }
+    }
+
+    /// Identity of the earliest timer.
+    fn first_timer(&self) -> Option<usize> {
+        let event_loop = self.event_loop.as_ref()?;
+        let timers = event_loop.getattr(intern!(event_loop.py(), "_scheduled")).ok()?;
+        let first = timers.get_item(0).ok()?;
+        Some(first.as_ptr() as usize)
+    }
+}
+
+/// Longest timeout that is passed on, in seconds: a day. Python's own limit is of the same kind.
+const TIMEOUT_S_MAX: f64 = 86_400.0;
+
+/// How long cancelled handlers get to answer before their connections are cut.
+const AFTER_CANCEL: Duration = Duration::from_millis(500);
+
+/// Waits, and their length, in which a stopped worker collects what the kernel still holds.
+const SHUTDOWN_WAITS: u32 = 20;
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(50);
