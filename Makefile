@@ -1,0 +1,93 @@
+# Every target does its own set-up: a fresh checkout needs Rust, a C compiler, make and CPython 3.11 or
+# later with pip. The virtual environment is .venv/; PYTHON=... chooses the interpreter it is made with.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+TOOLS := $(VENV)/.tools
+# maturin and cargo must agree on the interpreter, or each rebuilds what the other built.
+PYTHON_ENV := VIRTUAL_ENV=$(VENV) PYO3_PYTHON=$(BIN)/python PYTHONDONTWRITEBYTECODE=
+BENCH ?=
+
+# 3.12 first: it is what the record was measured with. A pyenv shim exists for versions that are not
+# active, so a candidate counts only when it runs; pyenv's own folders are tried before giving up.
+define FIND_PYTHON
+for candidate in "$(PYTHON)" python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python3.12 \
+	python3.13 python3.14 python3.11 python3 python; do \
+	if [ -n "$$candidate" ] && "$$candidate" -c 'import sys, venv, ensurepip; \
+		sys.exit(sys.version_info < (3, 11) or sys.implementation.name != "cpython")' 2>/dev/null; \
+	then echo "$$candidate"; break; fi; \
+done
+endef
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(TOOLS) ## the release extension, installed into .venv/
+	$(PYTHON_ENV) $(BIN)/maturin develop --release
+
+.PHONY: dev
+dev: $(TOOLS) ## the same with assertions, quickly built
+	$(PYTHON_ENV) $(BIN)/maturin develop
+
+.PHONY: hello
+hello: build ## serve examples/hello.py on port 8080
+	$(BIN)/python examples/hello.py
+
+.PHONY: test
+test: ## everything: check, core, py
+	$(MAKE) check
+	$(MAKE) core
+	$(MAKE) py
+
+.PHONY: check
+check: dev ## formats, lints and types, in Rust and Python
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(PYTHON_ENV) cargo clippy --all-targets --features python -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml anel._core
+
+.PHONY: core
+core: ## the Rust tests; needs no Python
+	cargo test
+
+.PHONY: py
+py: dev ## the Python tests; PYTEST='-k name' chooses
+	$(BIN)/pytest $(PYTEST)
+
+.PHONY: bench
+bench: build ## the benchmarks; BENCH=--quick for a first look
+	sh benchmarks/setup.sh
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf target benchmarks/target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python tests examples tutorial -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/anel/_core*.so
+
+# The tools are pinned in pyproject.toml (extra `dev`); installing the extra itself would build anel.
+$(TOOLS): pyproject.toml
+	@command -v cargo >/dev/null || { echo "anel: no cargo: install Rust (https://rustup.rs)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "anel: no C compiler: install gcc or clang" >&2; exit 1; }
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+		python=$$($(FIND_PYTHON)); \
+		if [ -z "$$python" ]; then \
+			echo "anel: no CPython 3.11 or later with venv and pip: install one or set PYTHON=" >&2; \
+			exit 1; \
+		fi; \
+		echo "$$python -m venv $(VENV)"; "$$python" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -c 'import tomllib; \
+		project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print("\n".join(project["dependencies"] + project["optional-dependencies"]["dev"]))' \
+		> $(VENV)/tools.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/tools.txt
+	@touch $@

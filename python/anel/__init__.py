@@ -1,0 +1,37 @@
+"""anel: an HTTP toolkit for Python on Linux with a completion-based io_uring core."""
+
+from anel._core import Headers, Request, Response
+from anel.application import Application
+from anel.exceptions import (
+    AnelError,
+    ClientDisconnected,
+    ConfigError,
+    HTTPException,
+    LoadError,
+    ReactorUnavailable,
+    RouteError,
+    RouteNotFoundException,
+    SetupError,
+)
+from anel.routing import Route, Router
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnelError",
+    "Application",
+    "ClientDisconnected",
+    "ConfigError",
+    "HTTPException",
+    "Headers",
+    "LoadError",
+    "ReactorUnavailable",
+    "Request",
+    "Response",
+    "Route",
+    "RouteError",
+    "RouteNotFoundException",
+    "Router",
+    "SetupError",
+    "__version__",
+]

@@ -1,0 +1,265 @@
+"""The application: routes, error handling and `run()`.
+
+Owns what a program configures and the one place where exceptions become responses. It opens no ring
+and parses no byte; the extension's `Worker` is handed the finished route table and asks back
+through `error_handler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from anel import _core
+from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
+from anel.listener import address, open_listener
+from anel.loading import is_loading
+from anel.loop import ReactorLoop, new_loop
+from anel.routing import Router
+from anel.serving import Serving
+
+# Exit codes, shared with the command line.
+EXIT_SETUP = 3
+EXIT_BIND = 4
+
+REACTORS = ("auto", "io_uring", "epoll")
+
+_logger = logging.getLogger("anel.error")
+
+
+class Application:
+    """An HTTP application.
+
+    `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
+    and not needed, because deadlines here are exact. `log_request` switches the request log on or
+    off; by default it follows `debug`, which also puts tracebacks into 500 responses.
+    """
+
+    def __init__(
+        self,
+        *,
+        reaper_settings: Mapping[str, float] | None = None,
+        log_request: bool | None = None,
+        protocol_factory: Callable[..., Any] | None = None,
+        debug: bool = False,
+    ) -> None:
+        """Raises ConfigError for what is wrong or not available."""
+        if protocol_factory is not None:
+            raise ConfigError(
+                f"protocol_factory={protocol_factory!r} is not supported: the protocol is built in"
+            )
+        if log_request not in (None, True, False):
+            raise ConfigError(f"log_request must be True, False or None, not {log_request!r}")
+        self._limits = _limits(reaper_settings)
+        self._log_request = log_request
+        self._debug = bool(debug)
+        self._router = Router()
+        self._loop: ReactorLoop | None = None
+        self._error_handlers: list[
+            tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
+        ] = []
+        self._request_extensions: dict[str, tuple[Callable[[_core.Request], Any], bool]] = {}
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The asyncio loop that handlers run on. Made on first use, so it works before `run()`."""
+        return self._reactor_loop()
+
+    @property
+    def router(self) -> Router:
+        """The application's routes."""
+        return self._router
+
+    @property
+    def debug(self) -> bool:
+        """Whether 500 responses show tracebacks."""
+        return self._debug
+
+    def add_error_handler(
+        self,
+        typ: type[BaseException] | None,
+        handler: Callable[[_core.Request, Any], Any],
+    ) -> None:
+        """Registers `handler(request, exception)` for an exception class, or with None for all.
+
+        The first registered handler that fits is called. It returns a response as a handler does.
+        """
+        if typ is not None and not (isinstance(typ, type) and issubclass(typ, BaseException)):
+            raise ConfigError(f"typ must be an exception class or None, not {typ!r}")
+        if not callable(handler):
+            raise ConfigError(f"an error handler must be callable, not {handler!r}")
+        if inspect.iscoroutinefunction(handler):
+            raise ConfigError(f"an error handler must not be async: {handler!r}")
+        self._error_handlers.append((typ, handler))
+
+    def extend_request(
+        self,
+        handler: Callable[[_core.Request], Any],
+        *,
+        name: str | None = None,
+        property: bool = False,
+    ) -> None:
+        """Adds an attribute to all requests: a method, or with `property=True` a property.
+
+        Its name is the handler's unless given. It is computed on every access.
+        """
+        if not callable(handler):
+            raise ConfigError(f"a request extension must be callable, not {handler!r}")
+        if property not in (True, False):
+            raise ConfigError(f"property must be True or False, not {property!r}")
+        chosen = name if name is not None else getattr(handler, "__name__", None)
+        if not isinstance(chosen, str) or not chosen.isidentifier():
+            raise ConfigError(f"a request extension needs a name, not {chosen!r}: {handler!r}")
+        if hasattr(_core.Request, chosen):
+            raise ConfigError(f"request.{chosen} exists already and would hide the extension")
+        if chosen in self._request_extensions:
+            raise ConfigError(f"request.{chosen} is extended twice")
+        self._request_extensions[chosen] = (handler, bool(property))
+
+    def default_request_logger(self, request: _core.Request) -> None:
+        """Prints address, method and path of an answered request."""
+        print(request.remote_addr, request.method, request.path, flush=True)
+
+    def protocol_error_handler(self, error: str) -> bytes:
+        """Returns the whole response to a request that is not HTTP; `error` names what is wrong."""
+        body = error.encode()
+        return (
+            b"HTTP/1.0 400 Bad Request\r\n"
+            b"Content-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+
+    def default_error_handler(self, request: _core.Request, exception: BaseException) -> Any:
+        """Answers 404, 503 or 500, or as an HTTPException says; logs what is unexpected."""
+        if isinstance(exception, RouteNotFoundException):
+            return _core.Response(text="Not Found", code=404)
+        if isinstance(exception, HTTPException):
+            return _core.Response(
+                text=exception.detail,
+                code=exception.status,
+                headers=None if exception.headers is None else dict(exception.headers),
+            )
+        if isinstance(exception, asyncio.CancelledError):
+            return _core.Response(text="Service unavailable", code=503)
+        _log(request, exception)
+        text = "Internal Server Error"
+        if self._debug:
+            text = "".join(traceback.format_exception(exception))
+        return _core.Response(text=text, code=500)
+
+    def error_handler(self, request: _core.Request, exception: BaseException) -> Any:
+        """Turns what a handler raised into a response."""
+        for typ, handler in self._error_handlers:
+            if typ is None or isinstance(exception, typ):
+                try:
+                    return handler(request, exception)
+                except Exception as failure:
+                    # Its context is `exception`, so both tracebacks are logged.
+                    _log(request, failure)
+                    return _core.Response(text="Internal Server Error", code=500)
+        return self.default_error_handler(request, exception)
+
+    def run(
+        self,
+        host: str = "0.0.0.0",
+        port: int = 8080,
+        *,
+        worker_num: int | None = None,
+        reload: bool = False,
+        debug: bool = False,
+        reactor: str | None = None,
+    ) -> None:
+        """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
+
+        `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
+        decides, else "auto". Does nothing while the command line loads this application. A port
+        that cannot be had ends the process with exit code 4, a worker that cannot start with 3,
+        each with one line on stderr.
+        """
+        if is_loading():
+            return
+        if worker_num not in (None, 1):
+            raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
+        if reload:
+            raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
+        reactor = _reactor(reactor)
+        if self._loop is not None and self._loop.is_running():
+            raise ConfigError("run() was called while the application's loop is running")
+        self._debug = self._debug or bool(debug)
+        try:
+            listener = open_listener(host, port)
+        except OSError as error:
+            _exit(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
+        with listener:
+            self._serve(listener, reactor)
+
+    def _serve(self, listener: socket.socket, reactor: str) -> None:
+        try:
+            worker = _core.Worker(
+                self,
+                listener.fileno(),
+                self._router.freeze(),
+                reactor=reactor,
+                limits=self._limits or None,
+            )
+            if worker.reactor_notice is not None:
+                print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
+            Serving(self._reactor_loop(), worker).run(
+                f"Accepting connections on http://{address(listener)}"
+            )
+        except SetupError as error:
+            _exit(EXIT_SETUP, str(error))
+        finally:
+            self._router.thaw()
+
+    def _reactor_loop(self) -> ReactorLoop:
+        if self._loop is None or self._loop.is_closed():
+            self._loop = new_loop()
+        return self._loop
+
+    @property
+    def _request_logger(self) -> Callable[[_core.Request], None] | None:
+        """What the worker calls after an answer; None when the request log is off."""
+        enabled = self._debug if self._log_request is None else self._log_request
+        return self.default_request_logger if enabled else None
+
+
+def _limits(reaper_settings: Mapping[str, float] | None) -> dict[str, int]:
+    limits = {}
+    for name, value in (reaper_settings or {}).items():
+        if name not in ("check_interval", "idle_timeout"):
+            raise ConfigError(f"reaper_settings has no {name!r}: use idle_timeout")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ConfigError(f"reaper_settings[{name!r}] must be seconds above 0, not {value!r}")
+        if name == "idle_timeout":
+            limits["idle_timeout_ms"] = round(value * 1000)
+    return limits
+
+
+def _reactor(chosen: str | None) -> str:
+    names = ", ".join(REACTORS)
+    if chosen is None:
+        chosen = os.environ.get("ANEL_REACTOR") or "auto"
+        if chosen not in REACTORS:
+            _exit(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
+    if chosen not in REACTORS:
+        raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
+    return chosen
+
+
+def _log(request: _core.Request, exception: BaseException) -> None:
+    _logger.error(
+        "unhandled exception method=%s path=%s", request.method, request.path, exc_info=exception
+    )
+
+
+def _exit(code: int, reason: str) -> NoReturn:
+    print(f"anel: {reason}", file=sys.stderr, flush=True)
+    raise SystemExit(code)

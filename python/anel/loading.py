@@ -1,0 +1,111 @@
+"""Finds the application that the command line names.
+
+Owns the forms `module:attribute`, `module.attribute`, `file.py`, `file.py:attribute` and a module
+alone, and the rule that a module-level `app.run()` does nothing meanwhile. It says what it does not
+find in one line; what the application's own code raises while it is imported passes through
+unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType
+
+from anel.exceptions import LoadError
+
+_loading: ContextVar[bool] = ContextVar("anel_loading", default=False)
+
+# What an application is called when only its module is named, in this order.
+_USUAL_NAMES = ("app", "application", "api")
+
+
+def is_loading() -> bool:
+    """Whether an application is just being loaded, so that its `run()` must do nothing."""
+    return _loading.get()
+
+
+def load(spec: str) -> object:
+    """Imports what `spec` names and returns it; raises LoadError when it is not there."""
+    module_name, colon, attribute = spec.partition(":")
+    if not module_name or (colon and not attribute):
+        raise LoadError(f"{spec!r} names no application; use module:attribute or file.py")
+    with _marked():
+        if module_name.endswith(".py") or "/" in module_name:
+            module = _import_file(module_name)
+        else:
+            _put_first(os.getcwd())
+            if not colon and "." in module_name:
+                module_name, _, attribute = module_name.rpartition(".")
+            module = _import_module(module_name, spec)
+    return _find(module, attribute, spec)
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def _import_module(name: str, spec: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only when the named module itself is missing; its own failing imports are its author's.
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise LoadError(f"cannot find module {error.name!r} of {spec!r}") from None
+        raise
+    except (TypeError, ValueError):
+        if name.startswith(".") or ".." in name:
+            raise LoadError(f"{spec!r} is not a module name") from None
+        raise
+
+
+def _import_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise LoadError(f"cannot find file {path!r}")
+    if not os.access(path, os.R_OK):
+        raise LoadError(f"cannot read file {path!r}")
+    stem = os.path.splitext(os.path.basename(path))[0]
+    # A file called like a module that is already loaded must not take its place.
+    name = f"anel_application_{stem}" if stem in sys.modules else stem
+    _put_first(os.path.dirname(os.path.abspath(path)))
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise LoadError(f"{path!r} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _put_first(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _find(module: ModuleType, attribute: str, spec: str) -> object:
+    if attribute:
+        found: object = module
+        for name in attribute.split("."):
+            if not hasattr(found, name):
+                raise LoadError(f"{module.__name__!r} has no attribute {attribute!r} ({spec!r})")
+            found = getattr(found, name)
+        return found
+    for name in _USUAL_NAMES:
+        if hasattr(module, name):
+            return getattr(module, name)
+    usual = ", ".join(_USUAL_NAMES)
+    raise LoadError(f"{spec!r} has none of {usual}; name the application, as in {spec}:name")

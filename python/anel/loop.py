@@ -1,0 +1,93 @@
+"""The asyncio loop whose `select()` is the reactor's turn.
+
+Owns the coupling between asyncio and a worker, in public interfaces only: a selector under the
+stock `SelectorEventLoop`. Foreign descriptors (asyncio's own pipe, database drivers, subprocesses)
+stay in an ordinary epoll set that the worker's reactor watches, so there is one place that waits.
+Without a worker the loop is asyncio's own. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import threading
+import weakref
+from typing import Protocol
+
+
+class Turning(Protocol):
+    """What the selector needs of a worker."""
+
+    def turn(self, timeout: float | None) -> bool:
+        """Serves until asyncio has something to do; False when only the time is up."""
+
+    def watch(self, fd: int) -> None:
+        """Ends a turn when this descriptor is readable."""
+
+
+class ReactorSelector(selectors.EpollSelector):
+    """An epoll selector that lets a worker do the waiting while one is attached.
+
+    Registration is untouched, so its rules (EPERM for plain files, KeyError for unknown ones) are
+    epoll's.
+    """
+
+    def __init__(self) -> None:
+        """Starts without a worker."""
+        super().__init__()
+        self._worker: Turning | None = None
+        self._thread = 0
+        self._turning = False
+        _selectors.add(self)
+
+    def attach(self, worker: Turning) -> None:
+        """Waits in this worker from now on, on this thread: its ring belongs to it."""
+        worker.watch(self.fileno())
+        self._worker = worker
+        self._thread = threading.get_ident()
+
+    def detach(self) -> None:
+        """Waits in plain epoll again."""
+        self._worker = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Waits for descriptors, serving HTTP meanwhile."""
+        worker = self._worker
+        # A patched loop can run from within a handler, which is within a turn; it gets the epoll
+        # part alone. So does another thread, which must not touch the ring.
+        if worker is None or self._turning or self._thread != threading.get_ident():
+            return super().select(timeout)
+        self._turning = True
+        try:
+            ready = worker.turn(timeout)
+        finally:
+            self._turning = False
+        return super().select(0) if ready else []
+
+
+class ReactorLoop(asyncio.SelectorEventLoop):
+    """asyncio's selector loop on a `ReactorSelector`."""
+
+    def __init__(self) -> None:
+        """Starts without a worker: until one is attached, this is asyncio as it always is."""
+        self.reactor_selector = ReactorSelector()
+        super().__init__(self.reactor_selector)
+
+
+def new_loop() -> ReactorLoop:
+    """Makes a loop that can serve. Fits `asyncio.Runner(loop_factory=new_loop)`."""
+    return ReactorLoop()
+
+
+_selectors: weakref.WeakSet[ReactorSelector] = weakref.WeakSet()
+
+
+def _detach_all() -> None:
+    for selector in _selectors:
+        selector.detach()
+
+
+# A forked child inherits the loop but must not touch the parent's ring: the kernel refuses it
+# (EEXIST).
+os.register_at_fork(after_in_child=_detach_all)

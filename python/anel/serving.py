@@ -1,0 +1,133 @@
+"""Serves with one worker until told to stop.
+
+Owns the life of a serving process: signals, drain, and the end of the asyncio loop. Signals only
+set things in motion: the first one drains, the second ends at once, a third finds the default
+disposition, so that even a handler that never returns cannot keep the process. Knows nothing of
+routes or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Protocol
+
+from anel.loop import ReactorLoop, Turning
+
+# How long open requests may take once the server was told to stop. Japronto's number.
+DRAIN_DEADLINE_S = 5.0
+
+# How often a drain is checked for its end. Short against human patience, long against a turn.
+_DRAIN_CHECK_S = 0.05
+
+
+class Drainable(Turning, Protocol):
+    """What serving needs of a worker."""
+
+    def drain(self, deadline_s: float) -> None:
+        """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
+
+    def is_drained(self) -> bool:
+        """Whether nothing is open any more."""
+
+    def stop(self) -> None:
+        """Ends everything at once. Harmless when it has ended already."""
+
+
+class Serving:
+    """One worker on one loop, from the first accept to the last close."""
+
+    def __init__(self, loop: ReactorLoop, worker: Drainable) -> None:
+        """Takes a loop that is not running and a worker of this thread."""
+        self._loop = loop
+        self._worker = worker
+        self._stops = 0
+        self._signals_seen = 0
+
+    def run(self, announcement: str) -> None:
+        """Serves until a signal, or `loop.stop()`, and closes the loop.
+
+        The announcement is printed once a signal would drain: whoever waits for it may send one.
+        """
+        selector = self._loop.reactor_selector
+        selector.attach(self._worker)
+        try:
+            with self._signals():
+                print(announcement, flush=True)
+                self._loop.run_forever()
+        finally:
+            self._worker.stop()
+            selector.detach()
+            _close(self._loop)
+
+    def stop(self) -> None:
+        """The first call drains, the second ends at once."""
+        self._stops += 1
+        if self._stops == 1:
+            self._worker.drain(DRAIN_DEADLINE_S)
+            self._check_drain()
+        else:
+            self._loop.stop()
+
+    def _check_drain(self) -> None:
+        if self._worker.is_drained():
+            self._loop.stop()
+        else:
+            self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # Not `stop` itself: this runs between any two instructions, even inside a handler.
+        self._loop.call_soon_threadsafe(self.stop)
+        self._signals_seen += 1
+        if self._signals_seen > 1:
+            signal.signal(number, signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Stops on SIGINT and SIGTERM. Outside the main thread signals are somebody else's."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # A signal that arrives just before the reactor starts to wait interrupts nothing; the byte
+        # that Python writes here does.
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._loop.add_reader(reader, _read_all, reader)
+            previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            previous = {
+                number: signal.signal(number, self._on_signal)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            try:
+                yield
+            finally:
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+                signal.set_wakeup_fd(previous_fd)
+                self._loop.remove_reader(reader)
+
+
+def _read_all(reader: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        reader.recv(4096)
+
+
+def _close(loop: ReactorLoop) -> None:
+    """Ends what handlers left behind, as `asyncio.Runner` does."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    try:
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
