@@ -1,9 +1,10 @@
 //! Receive buffers: a group of equal ones, and leases on single ones.
 //!
-//! Owns the memory and who has it: the group (free, or offered to the kernel) or exactly one `Lease`. Refuses
-//! to know the kernel's ring of them (`uring/provided.rs`). A lease moves the buffer's vector out of the
-//! group and its drop moves it back, so no two owners can exist and no line here is unsafe. The vectors'
-//! heap blocks never move, and a lease keeps the group's memory alive when the reactor is gone (invariant B1).
+//! Owns the memory and who has it: the group (free, or offered to the kernel) or exactly one
+//! `Lease`. Refuses to know the kernel's ring of them (`uring/provided.rs`). A lease moves the
+//! buffer's vector out of the group and its drop moves it back, so no two owners can exist and no
+//! line here is unsafe. The vectors' heap blocks never move, and a lease keeps the group's memory
+//! alive when the reactor is gone (invariant B1).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -81,8 +82,8 @@ impl Group {
         }
     }
 
-    /// Takes every buffer that came home and shows its id and memory, for offering it to the kernel.
-    /// Returns how many there were.
+    /// Takes every buffer that came home and shows its id and memory, for offering it to the
+    /// kernel. Returns how many there were.
     pub(super) fn offer_home(&self, mut offer: impl FnMut(u16, &mut [u8])) -> usize {
         let pool = &mut *self.pool.borrow_mut();
         let offered = pool.home.len();

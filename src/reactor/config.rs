@@ -1,7 +1,7 @@
 //! What the operator chooses about a reactor, and which choices are refused.
 //!
-//! Owns sizes with their reasons. Refuses to know the kernel: that a size fits it is found out by opening.
-//! Refusals that protect us from peers are in `protocol::limits`.
+//! Owns sizes with their reasons. Refuses to know the kernel: that a size fits it is found out by
+//! opening. Refusals that protect us from peers are in `protocol::limits`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +11,20 @@ use super::knob::FlagKnob;
 /// Sizes of a reactor. `Default` suits a worker that serves thousands of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Entries of the submission queue: only batching space, since a full queue is flushed. 256 together
-    /// with 4,096 completions lets 97 workers of one user share 8 MiB of locked memory (6.18, measured).
+    /// Entries of the submission queue: only batching space, since a full queue is flushed. 256
+    /// together with 4,096 completions lets 97 workers of one user share 8 MiB of locked memory
+    /// (6.18, measured).
     pub submissions: u32,
-    /// Entries of the completion queue: as many connections may complete in one turn without an overflow,
-    /// which is survived but costs a system call. 4,096 was never exceeded with 10,000 connections.
+    /// Entries of the completion queue: as many connections may complete in one turn without an
+    /// overflow, which is survived but costs a system call. 4,096 was never exceeded with 10,000
+    /// connections.
     pub completions: u32,
-    /// Receive buffers, shared by all connections of a worker. They are in use from the kernel's write to
-    /// the end of the handler, so 512 is plenty; more only helps handlers that keep request bytes.
+    /// Receive buffers, shared by all connections of a worker. They are in use from the kernel's
+    /// write to the end of the handler, so 512 is plenty; more only helps handlers that keep
+    /// request bytes.
     pub buffers: u16,
-    /// Size of one receive buffer. 8 KiB holds 24 pipelined requests with browser-sized heads' smaller
-    /// cousins (about 300 bytes) in one piece; larger input arrives in several.
+    /// Size of one receive buffer. 8 KiB holds 24 pipelined requests with browser-sized heads'
+    /// smaller cousins (about 300 bytes) in one piece; larger input arrives in several.
     pub buffer_bytes: u32,
     /// Features of the ring that are switched off, for tests and diagnosis.
     pub flags: FlagKnob,

@@ -1,6 +1,7 @@
 //! What a reactor has done so far, in plain numbers.
 //!
-//! Owns the list; refuses to know who publishes it. Counting is an addition on the reactor's own thread.
+//! Owns the list; refuses to know who publishes it. Counting is an addition on the reactor's own
+//! thread.
 
 /// Totals since the reactor was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

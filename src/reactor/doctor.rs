@@ -1,7 +1,7 @@
 //! What this machine allows, for `anel doctor`.
 //!
-//! Owns a report of plain values. Refuses to print it. It finds out by opening a ring and closing it again,
-//! because nothing the kernel says about itself is as true.
+//! Owns a report of plain values. Refuses to print it. It finds out by opening a ring and closing
+//! it again, because nothing the kernel says about itself is as true.
 
 use super::Reactor;
 use super::choose::{self, AnyReactor};

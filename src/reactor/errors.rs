@@ -1,7 +1,7 @@
 //! Error numbers of the kernel, and why a reactor could not be opened.
 //!
-//! Owns the classification of errnos and the words an operator reads. Refuses to decide what follows from
-//! them. An errno stays a number up to Python; no decision is made on text.
+//! Owns the classification of errnos and the words an operator reads. Refuses to decide what
+//! follows from them. An errno stays a number up to Python; no decision is made on text.
 
 use std::fmt;
 use std::fs;
@@ -37,7 +37,8 @@ impl Errno {
         )
     }
 
-    /// Whether an accept failed because descriptors or memory ran out: accepting again at once would spin.
+    /// Whether an accept failed because descriptors or memory ran out: accepting again at once
+    /// would spin.
     #[must_use]
     pub const fn is_descriptor_limit(self) -> bool {
         matches!(
@@ -152,7 +153,8 @@ impl ReactorUnavailable {
     }
 }
 
-/// What the machine says about itself. Read from /proc only after something failed, or for the doctor.
+/// What the machine says about itself. Read from /proc only after something failed, or for the
+/// doctor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub kernel: String,
@@ -188,16 +190,17 @@ impl Facts {
             libc::ENOSYS if self.seccomp == Some(2) => (
                 Reason::SeccompForbids,
                 format!(
-                    "Linux {} answers ENOSYS and this process has a seccomp filter; allow io_uring in \
-                     the container's profile (for Docker: --security-opt seccomp=PROFILE)",
+                    "Linux {} answers ENOSYS and this process has a seccomp filter; allow \
+                     io_uring in the container's profile (for Docker: --security-opt \
+                     seccomp=PROFILE)",
                     self.kernel
                 ),
             ),
             libc::ENOSYS | libc::EINVAL => (
                 Reason::KernelTooOld,
                 format!(
-                    "needs Linux 5.19 or newer (6.1 or newer recommended) with CONFIG_IO_URING; this is \
-                     {}. Some sandboxes (gVisor) have none at all",
+                    "needs Linux 5.19 or newer (6.1 or newer recommended) with CONFIG_IO_URING; \
+                     this is {}. Some sandboxes (gVisor) have none at all",
                     self.kernel
                 ),
             ),
@@ -205,8 +208,8 @@ impl Facts {
             libc::ENOMEM => (
                 Reason::LockedMemory,
                 format!(
-                    "`ulimit -l` is {} for all processes of this user together; raise it, or use fewer \
-                     workers",
+                    "`ulimit -l` is {} for all processes of this user together; raise it, or use \
+                     fewer workers",
                     self.locked_memory
                 ),
             ),
@@ -225,19 +228,23 @@ impl Facts {
                 format!(
                     "the sysctl kernel.io_uring_disabled is {mode}; \
                      `sysctl kernel.io_uring_disabled=0` allows it{}",
-                    if mode == 1 { ", or CAP_SYS_ADMIN, or the group io_uring_group" } else { "" }
+                    if mode == 1 {
+                        ", or CAP_SYS_ADMIN, or the group io_uring_group"
+                    } else {
+                        ""
+                    }
                 ),
             ),
             (_, Some(2)) => (
                 Reason::SeccompForbids,
-                "this process has a seccomp filter, as containers do by default; allow io_uring in its \
-                 profile (for Docker: --security-opt seccomp=PROFILE)"
+                "this process has a seccomp filter, as containers do by default; allow io_uring \
+                 in its profile (for Docker: --security-opt seccomp=PROFILE)"
                     .into(),
             ),
             _ => (
                 Reason::Forbidden,
-                "the kernel refuses, though neither kernel.io_uring_disabled nor seccomp says so; a \
-                 security module may"
+                "the kernel refuses, though neither kernel.io_uring_disabled nor seccomp says \
+                 so; a security module may"
                     .into(),
             ),
         }

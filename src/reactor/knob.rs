@@ -1,7 +1,8 @@
 //! The environment knob `ANEL_URING_FLAGS`, which switches features of the ring off.
 //!
-//! Owns its words. Refuses to know which features a kernel has. It exists so that every rung of the ladder is
-//! tested on one machine, and so that an operator can step around a kernel bug without a new release.
+//! Owns its words. Refuses to know which features a kernel has. It exists so that every rung of the
+//! ladder is tested on one machine, and so that an operator can step around a kernel bug without a
+//! new release.
 
 use std::env;
 

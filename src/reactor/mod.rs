@@ -1,12 +1,12 @@
 //! Ops in, completions out: the only layer that talks to the kernel about sockets.
 //!
-//! Owns the ring, its control on epoll, receive buffers, tokens, the waker, listeners and the search for what
-//! this machine allows. Refuses to know HTTP, Python, connections' states or deadlines. It is driven by
-//! `submit` for every op and `wait` once per turn; what both mean is in `seam`, and is the same for
-//! `Ring`, `Epoll` and the simulator of the tests.
+//! Owns the ring, its control on epoll, receive buffers, tokens, the waker, listeners and the
+//! search for what this machine allows. Refuses to know HTTP, Python, connections' states or
+//! deadlines. It is driven by `submit` for every op and `wait` once per turn; what both mean is in
+//! `seam`, and is the same for `Ring`, `Epoll` and the simulator of the tests.
 
-// The kernel's interface is raw pointers and descriptors. Every block names an invariant of SAFETY.md, and
-// no unsafe function is visible outside its file.
+// The kernel's interface is raw pointers and descriptors. Every block names an invariant of
+// SAFETY.md, and no unsafe function is visible outside its file.
 #![allow(unsafe_code)]
 
 mod buffers;
@@ -41,9 +41,9 @@ pub use waker::Waker;
 
 /// What a worker needs to turn its ops into completions.
 pub trait Reactor: Submit {
-    /// Submits everything queued, then waits until there is a completion, a wake-up or a signal, or the
-    /// timeout has passed, and appends the completions. There may be none: the caller looks at signals
-    /// and the clock after every return. `None` waits for ever, `Some(0)` only looks.
+    /// Submits everything queued, then waits until there is a completion, a wake-up or a signal, or
+    /// the timeout has passed, and appends the completions. There may be none: the caller looks at
+    /// signals and the clock after every return. `None` waits for ever, `Some(0)` only looks.
     ///
     /// # Errors
     /// Only what no caller can act on: the reactor is broken and the worker should end.

@@ -1,7 +1,9 @@
-//! Sockets outside the turn: listeners, names of their ends, and direct calls on borrowed descriptors.
+//! Sockets outside the turn: listeners, names of their ends, and direct calls on borrowed
+//! descriptors.
 //!
-//! Owns how a listener is set up. Refuses to know who serves it. Descriptors that come in as numbers are
-//! borrowed for one call; the seam promises that they are open for its length (invariant K2).
+//! Owns how a listener is set up. Refuses to know who serves it. Descriptors that come in as
+//! numbers are borrowed for one call; the seam promises that they are open for its length
+//! (invariant K2).
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -11,8 +13,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::seam::Half;
 
-/// Opens a listening TCP socket. With `reuse_port` several may share the address, one per worker slot, and
-/// the kernel spreads connections over them.
+/// Opens a listening TCP socket. With `reuse_port` several may share the address, one per worker
+/// slot, and the kernel spreads connections over them.
 ///
 /// # Errors
 /// As `socket`, `bind` and `listen` say.
@@ -70,8 +72,8 @@ pub(super) fn shut_down(socket: RawFd, half: Half) {
 
 /// close(2). Its result says nothing that could be acted upon.
 pub(super) fn close(socket: RawFd) {
-    // SAFETY: by the seam's contract nothing refers to this descriptor any more, so we are its only owner
-    // (invariant K2).
+    // SAFETY: by the seam's contract nothing refers to this descriptor any more, so we are its only
+    // owner (invariant K2).
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
 }
 

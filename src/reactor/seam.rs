@@ -1,9 +1,10 @@
-//! The contract between the reactor and the worker: what is asked (`Op`), what comes back (`Completion`).
+//! The contract between the reactor and the worker: what is asked (`Op`), what comes back
+//! (`Completion`).
 //!
-//! Ownership changes hands here. A payload moves into an op and comes home in its last completion; a
-//! received buffer arrives as a `Lease`. From submit to the last completion, memory that the kernel may
-//! touch belongs to the reactor. Nothing in this file knows HTTP, a clock or a ring; these names are the
-//! only ones of `reactor` that `server` may use.
+//! Ownership changes hands here. A payload moves into an op and comes home in its last completion;
+//! a received buffer arrives as a `Lease`. From submit to the last completion, memory that the
+//! kernel may touch belongs to the reactor. Nothing in this file knows HTTP, a clock or a ring;
+//! these names are the only ones of `reactor` that `server` may use.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -26,7 +27,8 @@ pub enum Kind {
     Internal = 5,
 }
 
-/// Identity of an op: kind, slot and the slot's generation. Never the descriptor, which the kernel reuses.
+/// Identity of an op: kind, slot and the slot's generation. Never the descriptor, which the kernel
+/// reuses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u64);
 
@@ -93,7 +95,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Bytes owed to a peer, and how many of them have left. Owned by the reactor while a send is in flight.
+/// Bytes owed to a peer, and how many of them have left. Owned by the reactor while a send is in
+/// flight.
 #[derive(Debug, Default)]
 pub struct SendBuffer {
     /// Everything that was handed over, contiguous.
@@ -210,7 +213,8 @@ pub struct Completion {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
-/// Accepts ops. The ring writes a submission on the spot, epoll does the call, the simulator records.
+/// Accepts ops. The ring writes a submission on the spot, epoll does the call, the simulator
+/// records.
 pub trait Submit {
     /// Takes the op; its completion arrives from a later wait under the same token.
     fn submit(&mut self, token: Token, op: Op);

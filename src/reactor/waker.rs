@@ -1,9 +1,10 @@
 //! Ends a wait from another thread.
 //!
-//! Owns an eventfd and a flag that spares its writers the system call while a wake-up is already on its way.
-//! Refuses to know why somebody wakes, and carries nothing: whoever wakes stores his message first.
-//! The eventfd is never read. Both reactors watch it edge-triggered (epoll's EPOLLET, the ring's multishot
-//! poll), where every write counts anew, and 2^64 writes do not fit into a lifetime.
+//! Owns an eventfd and a flag that spares its writers the system call while a wake-up is already on
+//! its way. Refuses to know why somebody wakes, and carries nothing: whoever wakes stores his
+//! message first. The eventfd is never read. Both reactors watch it edge-triggered (epoll's
+//! EPOLLET, the ring's multishot poll), where every write counts anew, and 2^64 writes do not fit
+//! into a lifetime.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,8 +12,8 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Ends the current wait of its reactor, or the next one. Cheap to clone; usable from any thread, also
-/// after the reactor is gone.
+/// Ends the current wait of its reactor, or the next one. Cheap to clone; usable from any thread,
+/// also after the reactor is gone.
 #[derive(Clone, Debug)]
 pub struct Waker {
     shared: Arc<Shared>,
@@ -41,10 +42,12 @@ impl Waker {
         })
     }
 
-    /// Ends a wait. What was stored before the call is visible to the reactor's thread after that wait.
+    /// Ends a wait. What was stored before the call is visible to the reactor's thread after that
+    /// wait.
     pub fn wake(&self) {
         if self.shared.signalled.swap(true, Ordering::AcqRel) {
-            // Somebody woke already and the reactor has not returned since; it will look after both.
+            // Somebody woke already and the reactor has not returned since; it will look after
+            // both.
             return;
         }
         // A counter that is full (EAGAIN) is readable, which is all that matters.

@@ -1,7 +1,7 @@
 //! The system calls of the epoll reactor.
 //!
-//! Owns their arguments and turns their results into values. Refuses to know connections. Every pointer
-//! handed to the kernel here is used only for the length of the call (invariant K1).
+//! Owns their arguments and turns their results into values. Refuses to know connections. Every
+//! pointer handed to the kernel here is used only for the length of the call (invariant K1).
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

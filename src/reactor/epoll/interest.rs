@@ -1,8 +1,9 @@
 //! What each descriptor is registered for, and the fewest calls that keep it so.
 //!
-//! Owns the last registration that was made for a slot. Refuses to know what readiness leads to. Interest is
-//! added at once and removed late: a socket that is paused, or about to be closed, would pay for a removal
-//! that nobody needs. `unwanted` removes it when an event arrives that nothing waits for.
+//! Owns the last registration that was made for a slot. Refuses to know what readiness leads to.
+//! Interest is added at once and removed late: a socket that is paused, or about to be closed,
+//! would pay for a removal that nobody needs. `unwanted` removes it when an event arrives that
+//! nothing waits for.
 
 use std::os::fd::RawFd;
 
@@ -53,7 +54,8 @@ impl Interest {
         self.set(poller, self.events.unwrap_or(0) | events)
     }
 
-    /// Registers exactly `events`, at the price of a call even if it is a repetition (EPOLLONESHOT).
+    /// Registers exactly `events`, at the price of a call even if it is a repetition
+    /// (EPOLLONESHOT).
     pub(super) fn set(&mut self, poller: &Poller, events: u32) -> Result<(), Errno> {
         let change = if self.events.is_some() {
             Change::Modify
@@ -70,8 +72,8 @@ impl Interest {
         result
     }
 
-    /// Leaves only `wanted` registered. EPOLLHUP and EPOLLERR cannot be masked, so a socket that waits for
-    /// nothing is removed altogether: otherwise it would be reported for ever.
+    /// Leaves only `wanted` registered. EPOLLHUP and EPOLLERR cannot be masked, so a socket that
+    /// waits for nothing is removed altogether: otherwise it would be reported for ever.
     pub(super) fn keep_only(&mut self, poller: &Poller, wanted: u32) {
         if wanted != 0 {
             // It was registered a moment ago; whatever fails here shows in the op that waits.

@@ -1,8 +1,9 @@
 //! The turn on epoll: readiness becomes completions.
 //!
-//! Owns the tables of listeners, connections and watched descriptors, and the results of calls that were made
-//! at submit. Refuses to know what the bytes mean. Results that are at hand are delivered without asking the
-//! kernel first, but never twice in a row, so that a socket that always takes more cannot starve the others.
+//! Owns the tables of listeners, connections and watched descriptors, and the results of calls that
+//! were made at submit. Refuses to know what the bytes mean. Results that are at hand are delivered
+//! without asking the kernel first, but never twice in a row, so that a socket that always takes
+//! more cannot starve the others.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRD
 
 use super::calls::{self, Poller};
 use super::interest::Interest;
+use super::transfer::{Receive, SendEnd, send_some};
 use crate::reactor::Reactor;
 use crate::reactor::buffers::{Group, Lease};
 use crate::reactor::config::Config;
@@ -29,7 +31,8 @@ pub struct Epoll {
     listeners: Vec<Option<Listener>>,
     watched: Vec<Option<Watched>>,
     group: Group,
-    /// A buffer at hand for the next receive: most end in EAGAIN or fill it, both without the group.
+    /// A buffer at hand for the next receive: most end in EAGAIN or fill it, both without the
+    /// group.
     spare: Option<Lease>,
     /// Results of calls made at submit.
     ready: Vec<Completion>,
@@ -59,10 +62,9 @@ struct Watched {
 
 /// Events taken per wait. 256 is the ring's batch; what is left is reported again.
 const EVENTS_MAX: usize = 256;
-/// Connections taken per listener and wait, so that a storm of them cannot starve those that are served.
+/// Connections taken per listener and wait, so that a storm of them cannot starve those that are
+/// served.
 const ACCEPTS_MAX: usize = 64;
-/// Receives per connection and wait, as long as each fills its buffer. The ring does up to 32.
-const RECEIVES_MAX: usize = 8;
 
 const IN: u32 = EPOLLIN as u32;
 const OUT: u32 = EPOLLOUT as u32;
@@ -368,63 +370,6 @@ impl Epoll {
     }
 }
 
-/// What a receive needs, apart from the connection's own state.
-struct Receive<'a> {
-    token: Token,
-    group: &'a Group,
-    spare: &'a mut Option<Lease>,
-    counters: &'a mut Counters,
-}
-
-impl Receive<'_> {
-    /// Receives what is there; returns whether the op lives on.
-    fn run(&mut self, socket: RawFd, completions: &mut Vec<Completion>) -> bool {
-        for _ in 0..RECEIVES_MAX {
-            let Some(mut lease) = self.spare.take().or_else(|| self.group.take()) else {
-                self.counters.starved += 1;
-                return self.end(Outcome::Starved, completions);
-            };
-            self.counters.submissions += 1;
-            match lease.fill(|buffer| calls::receive(socket, buffer)) {
-                Ok(0) => {
-                    *self.spare = Some(lease);
-                    return self.end(Outcome::EndOfInput, completions);
-                }
-                Ok(_) => {
-                    let full = lease.is_full();
-                    let outcome = Outcome::Received(lease);
-                    completions.push(Completion {
-                        token: self.token,
-                        more: true,
-                        outcome,
-                    });
-                    if !full {
-                        return true;
-                    }
-                }
-                Err(errno) => {
-                    *self.spare = Some(lease);
-                    match errno.0 {
-                        libc::EAGAIN => return true,
-                        libc::EINTR => {}
-                        _ => return self.end(Outcome::Failed(errno, None), completions),
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn end(&self, outcome: Outcome, completions: &mut Vec<Completion>) -> bool {
-        completions.push(Completion {
-            token: self.token,
-            more: false,
-            outcome,
-        });
-        false
-    }
-}
-
 impl Connection {
     fn vacant() -> Self {
         Self {
@@ -432,42 +377,6 @@ impl Connection {
             generation: 0,
             receiving: false,
             sending: None,
-        }
-    }
-}
-
-/// How a send came to its end.
-enum SendEnd {
-    /// The kernel took some or all of it.
-    Sent,
-    Broken(Errno),
-}
-
-impl SendEnd {
-    fn completion(self, token: Token, buffer: SendBuffer) -> Completion {
-        let outcome = match self {
-            Self::Sent => Outcome::Sent(buffer),
-            Self::Broken(errno) => Outcome::Failed(errno, Some(buffer)),
-        };
-        Completion {
-            token,
-            more: false,
-            outcome,
-        }
-    }
-}
-
-/// `None`: the socket has no room.
-fn send_some(socket: RawFd, buffer: &mut SendBuffer) -> Option<SendEnd> {
-    loop {
-        match calls::send(socket, buffer.remaining()) {
-            Ok(sent) => {
-                buffer.sent += sent;
-                return Some(SendEnd::Sent);
-            }
-            Err(Errno(libc::EAGAIN)) => return None,
-            Err(Errno(libc::EINTR)) => {}
-            Err(errno) => return Some(SendEnd::Broken(errno)),
         }
     }
 }

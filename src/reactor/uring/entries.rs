@@ -1,6 +1,7 @@
 //! Ops as submission queue entries.
 //!
-//! Owns opcodes and their flags. Refuses to know queues and the lifetime of what the entries point to.
+//! Owns opcodes and their flags. Refuses to know queues and the lifetime of what the entries point
+//! to.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -20,14 +21,15 @@ pub(super) const SILENT: Token = Token::new(Kind::Internal, 2, 0);
 /// The receive that finds out about multishot.
 pub(super) const TRIAL: Token = Token::new(Kind::Internal, 3, 0);
 
-/// IORING_RECVSEND_POLL_FIRST and IORING_RECV_MULTISHOT of the kernel's interface; the crate does not
-/// export them, and its `RecvMulti` cannot combine them.
+/// IORING_RECVSEND_POLL_FIRST and IORING_RECV_MULTISHOT of the kernel's interface; the crate does
+/// not export them, and its `RecvMulti` cannot combine them.
 const RECV_POLL_FIRST: u16 = 1;
 const RECV_MULTISHOT: u16 = 2;
 
 #[inline]
 pub(super) fn accept(token: Token, listener: RawFd, features: &Features) -> Entry {
-    // Not SOCK_NONBLOCK: the ring waits by itself, and a blocking socket cannot surprise it with EAGAIN.
+    // Not SOCK_NONBLOCK: the ring waits by itself, and a blocking socket cannot surprise it with
+    // EAGAIN.
     let entry = if features.multishot_accept {
         opcode::AcceptMulti::new(Fd(listener))
             .flags(libc::SOCK_CLOEXEC)
@@ -68,7 +70,8 @@ pub(super) fn send(token: Token, socket: RawFd, bytes: &[u8]) -> Entry {
         .user_data(token.to_bits())
 }
 
-/// One-shot, which gives the meaning of a level: multishot polls are edge-triggered (6.18, measured).
+/// One-shot, which gives the meaning of a level: multishot polls are edge-triggered (6.18,
+/// measured).
 pub(super) fn readable(token: Token, fd: RawFd) -> Entry {
     opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
         .build()

@@ -1,8 +1,8 @@
 //! The ladder of set-up flags: from what is fastest to what Linux 5.19 has.
 //!
-//! Owns which flags go together, in which order they are tried, and what became of it. Refuses to know what
-//! the ring is used for. A kernel refuses flags it does not know with EINVAL, so the first rung that opens
-//! is the best one it has.
+//! Owns which flags go together, in which order they are tried, and what became of it. Refuses to
+//! know what the ring is used for. A kernel refuses flags it does not know with EINVAL, so the
+//! first rung that opens is the best one it has.
 
 use std::io;
 use std::thread;
@@ -23,7 +23,8 @@ pub enum Rung {
     Deferred,
     /// `COOP_TASKRUN` with `SINGLE_ISSUER` (6.0).
     Cooperative,
-    /// `COOP_TASKRUN` alone (5.19). No kernel of that age was at hand: this rung is forced on newer ones.
+    /// `COOP_TASKRUN` alone (5.19). No kernel of that age was at hand: this rung is forced on newer
+    /// ones.
     Minimum,
 }
 
@@ -40,8 +41,8 @@ impl Rung {
         }
     }
 
-    /// Whether the ring says in shared memory that completions wait for an enter. Then a look at an idle
-    /// ring costs no system call.
+    /// Whether the ring says in shared memory that completions wait for an enter. Then a look at an
+    /// idle ring costs no system call.
     pub(super) fn has_taskrun_flag(self) -> bool {
         self != Self::Minimum
     }
@@ -97,7 +98,8 @@ pub struct Features {
     pub completions: u32,
 }
 
-/// Locked memory of rings that were just closed is given back late; a restart may see ENOMEM meanwhile.
+/// Locked memory of rings that were just closed is given back late; a restart may see ENOMEM
+/// meanwhile.
 const LOCKED_MEMORY_PATIENCE: Duration = Duration::from_secs(1);
 const LOCKED_MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// A completion queue below this is not worth having: every turn would overflow.

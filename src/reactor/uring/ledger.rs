@@ -1,8 +1,8 @@
 //! What the kernel holds of ours, and what its completions mean.
 //!
-//! Owns the payloads of sends in flight, the count of ops in flight and the translation of completion queue
-//! entries. Refuses to know queues and waiting. A payload stays here from submit to the op's last
-//! completion (invariant R2).
+//! Owns the payloads of sends in flight, the count of ops in flight and the translation of
+//! completion queue entries. Refuses to know queues and waiting. A payload stays here from submit
+//! to the op's last completion (invariant R2).
 
 use std::os::fd::RawFd;
 
@@ -44,7 +44,8 @@ impl Ledger {
         }
     }
 
-    /// Keeps a payload until its completion, and shows what is to be sent. Its heap block does not move.
+    /// Keeps a payload until its completion, and shows what is to be sent. Its heap block does not
+    /// move.
     #[inline]
     pub(super) fn keep(&mut self, token: Token, buffer: SendBuffer) -> &[u8] {
         let slot = token.slot() as usize;
@@ -133,8 +134,9 @@ impl Ledger {
             return Outcome::Failed(Errno(-result), None);
         }
         // Linux 6.6 to 6.8-rc3 could end a multishot accept with a poll mask (195) in place of a
-        // descriptor when completions overflowed (liburing 1062). Taking it would close or serve some
-        // other file, so the last result of an accept is believed only if it is a socket that is new.
+        // descriptor when completions overflowed (liburing 1062). Taking it would close or serve
+        // some other file, so the last result of an accept is believed only if it is a socket that
+        // is new.
         if !more && (self.handed.contains(result) || !net::is_socket(result)) {
             return Outcome::Failed(Errno(libc::EAGAIN), None);
         }
@@ -153,8 +155,8 @@ impl Ledger {
                 drop(self.group.lease(id, 0));
             }
         } else {
-            // A silent op that failed: the target of a cancel was faster, or a descriptor was closed
-            // already. It is not counted as in flight.
+            // A silent op that failed: the target of a cancel was faster, or a descriptor was
+            // closed already. It is not counted as in flight.
             return;
         }
         if !more {

@@ -1,8 +1,8 @@
 //! The ring of receive buffers that is shared with the kernel.
 //!
-//! Owns its memory and its tail. Refuses to know what is in the buffers, and who has those that are not
-//! offered: that is `Group`. An entry is written while the kernel cannot see it, and becomes visible when
-//! `publish` moves the tail (invariant B2).
+//! Owns its memory and its tail. Refuses to know what is in the buffers, and who has those that are
+//! not offered: that is `Group`. An entry is written while the kernel cannot see it, and becomes
+//! visible when `publish` moves the tail (invariant B2).
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -28,8 +28,8 @@ pub(super) struct Provided {
 }
 
 impl Provided {
-    /// Registers a ring for all buffers of the group. The caller must keep the value until the ring `io` is
-    /// closed, or `retire` has returned `Ok`.
+    /// Registers a ring for all buffers of the group. The caller must keep the value until the ring
+    /// `io` is closed, or `retire` has returned `Ok`.
     pub(super) fn register(io: &IoUring, group: &Group) -> Result<Self, Errno> {
         let count = group.count();
         assert!(
@@ -41,8 +41,8 @@ impl Provided {
             .map(|_| Page([0; 4096]))
             .collect();
         let address = pages.as_mut_ptr() as u64;
-        // SAFETY: the address is page-aligned and has room for `count` entries; the pages are owned by
-        // the value returned, which the ring's owner drops after the ring (invariants B2, R3).
+        // SAFETY: the address is page-aligned and has room for `count` entries; the pages are owned
+        // by the value returned, which the ring's owner drops after the ring (invariants B2, R3).
         let registered = unsafe {
             io.submitter()
                 .register_buf_ring_with_flags(address, count as u16, GROUP_ID, 0)
@@ -65,8 +65,8 @@ impl Provided {
         let (mask, mut tail) = (self.mask, self.tail);
         let offered = self.group.offer_home(|id, bytes| {
             let place = base.wrapping_add(usize::from(tail & mask));
-            // SAFETY: the masked index is in bounds of the pages, zeroed memory is a valid entry, and the
-            // kernel reads no entry behind the tail (invariant B2).
+            // SAFETY: the masked index is in bounds of the pages, zeroed memory is a valid entry,
+            // and the kernel reads no entry behind the tail (invariant B2).
             let entry = unsafe { &mut *place };
             // Entry 0's `resv` is the tail: the three fields are written one by one.
             entry.set_addr(bytes.as_mut_ptr() as u64);

@@ -1,8 +1,8 @@
 //! One io_uring: the queues and the turn.
 //!
-//! Owns when the kernel is entered. Refuses to know what ops and completions mean (`entries`, `ledger`).
-//! It lives on the thread of the process that opened it: the type is not `Send`, and a forked child gets
-//! a message in place of a crash.
+//! Owns when the kernel is entered. Refuses to know what ops and completions mean (`entries`,
+//! `ledger`). It lives on the thread of the process that opened it: the type is not `Send`, and a
+//! forked child gets a message in place of a crash.
 
 use std::collections::VecDeque;
 use std::io;
@@ -44,15 +44,15 @@ pub struct Ring {
 
 /// How long one enter may sleep. The kernel's clock takes more, but nobody waits longer on purpose.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How often the kernel may refuse to take submissions, with a pause where it lacks memory, before the
-/// worker gives up: about a second.
+/// How often the kernel may refuse to take submissions, with a pause where it lacks memory, before
+/// the worker gives up: about a second.
 const FLUSH_ATTEMPTS_MAX: u32 = 1000;
 /// How long the kernel gets to come to terms with its lack of memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 /// How long the trial receive may take; it is local and ready.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(1);
-/// Enters in one wait for the sake of overflowed completions. Each brings a queue's worth; what is left
-/// comes with the next wait.
+/// Enters in one wait for the sake of overflowed completions. Each brings a queue's worth; what is
+/// left comes with the next wait.
 const OVERFLOW_ENTERS_MAX: u32 = 16;
 
 impl Ring {
@@ -99,8 +99,8 @@ impl Ring {
         self.features
     }
 
-    /// Multishot is a flag, not an opcode, so the kernel cannot be asked: a receive on a socket pair with a
-    /// byte in it tells. Linux 5.19 answers EINVAL.
+    /// Multishot is a flag, not an opcode, so the kernel cannot be asked: a receive on a socket
+    /// pair with a byte in it tells. Linux 5.19 answers EINVAL.
     fn try_multishot_recv(&mut self) -> Result<bool, Errno> {
         let (near, far) =
             Socket::pair(Domain::UNIX, Type::STREAM, None).map_err(|error| Errno::of(&error))?;
@@ -127,8 +127,8 @@ impl Ring {
     pub(super) fn push(&mut self, entry: &Entry) {
         self.ledger.counters.submissions += 1;
         for _ in 0..FLUSH_ATTEMPTS_MAX {
-            // SAFETY: what the entry points to is owned by the ledger until the op's last completion, and
-            // descriptors are kept open by the seam's contract (invariant R2).
+            // SAFETY: what the entry points to is owned by the ledger until the op's last
+            // completion, and descriptors are kept open by the seam's contract (invariant R2).
             if unsafe { self.io.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -146,7 +146,8 @@ impl Ring {
         self.ledger.in_flight += 1;
     }
 
-    /// Makes room in the submission queue. Completions that are in the way are kept for the next wait.
+    /// Makes room in the submission queue. Completions that are in the way are kept for the next
+    /// wait.
     #[cold]
     fn flush(&mut self) {
         self.ledger.counters.flushes += 1;
@@ -162,8 +163,8 @@ impl Ring {
         }
     }
 
-    /// Submits everything and waits. What ended the wait is not known afterwards: an enter that submitted
-    /// reports the count even when it was interrupted or timed out (6.18, measured).
+    /// Submits everything and waits. What ended the wait is not known afterwards: an enter that
+    /// submitted reports the count even when it was interrupted or timed out (6.18, measured).
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.ledger.counters.enters += 1;
         let timespec;
@@ -175,8 +176,8 @@ impl Ring {
         self.judge(self.io.submitter().submit_with_args(1, &arguments))
     }
 
-    /// Submits everything and runs what is due, without waiting. A ring on which nothing happens costs no
-    /// system call, where the kernel says so in shared memory.
+    /// Submits everything and runs what is due, without waiting. A ring on which nothing happens
+    /// costs no system call, where the kernel says so in shared memory.
     fn look(&mut self) -> Result<(), Errno> {
         let submission = self.io.submission();
         let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();

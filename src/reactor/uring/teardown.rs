@@ -1,10 +1,12 @@
 //! The end of a ring, in the one order that is sound.
 //!
-//! Owns: cancel everything, drain until nothing is in flight, take the buffers back, close the ring, free
-//! what the kernel could touch (invariant R3). Refuses to wait for ever: what the kernel does not give back
-//! in time is leaked on purpose, because freeing it would let the kernel write into somebody else's memory.
+//! Owns: cancel everything, drain until nothing is in flight, take the buffers back, close the
+//! ring, free what the kernel could touch (invariant R3). Refuses to wait for ever: what the kernel
+//! does not give back in time is leaked on purpose, because freeing it would let the kernel write
+//! into somebody else's memory.
 
 use std::mem::{self, ManuallyDrop};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::entries;
@@ -12,22 +14,26 @@ use super::ring::Ring;
 use crate::reactor::net;
 use crate::reactor::seam::{Completion, Outcome};
 
-/// Time for the kernel to end cancelled ops. Sockets take microseconds; a second is patience for a machine
-/// that swaps.
+/// Time for the kernel to end cancelled ops. Sockets take microseconds; a second is patience for a
+/// machine that swaps.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause after which everything is cancelled again.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // A forked child has neither the mappings nor the ops; only its copy of the descriptor is closed.
-        let drained = self.origin.is_here() && self.drain();
-        let retired = drained && self.provided.retire(&self.io).is_ok();
+        if !self.origin.is_here() {
+            // A forked child has neither the ops nor the mappings, and what is mapped at their
+            // addresses by now may be somebody else's. It only gives its copy of the descriptor
+            // back.
+            net::close(self.io.as_raw_fd());
+            return;
+        }
+        let retired = self.drain() && self.provided.retire(&self.io).is_ok();
         // SAFETY: `io` is not used after this line, and dropped nowhere else (invariant R3).
         unsafe { ManuallyDrop::drop(&mut self.io) };
-        if retired || !self.origin.is_here() {
-            // SAFETY: the kernel has let go of the pages, or never had this process's copy of them
-            // (invariants B2, R3).
+        if retired {
+            // SAFETY: the kernel has let go of the pages (invariants B2, R3).
             unsafe { ManuallyDrop::drop(&mut self.provided) };
             return;
         }

@@ -1,0 +1,965 @@
+//! Both reactors against the kernel at hand: what the seam promises, on loopback sockets.
+//!
+//! Owns small servers on `Submit` and `wait`, without HTTP. Every test that does not name one
+//! reactor runs on both. Nothing here waits for time to pass to decide something: conditions have
+//! deadlines.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anel::reactor::doctor::Report;
+use anel::reactor::{
+    AnyReactor, Arm, Choice, Completion, Config, Epoll, Errno, FlagKnob, Half, Kind, Op, Outcome,
+    Reactor, ReactorUnavailable, Reason, Ring, Rung, SendBuffer, Submit, Token, listen, local_name,
+    open, peer_name,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const LISTENER: Token = Token::new(Kind::Accept, 0, 1);
+
+type Open<R> = fn(&Config) -> R;
+
+fn ring(config: &Config) -> Ring {
+    Ring::open(config).expect("io_uring works on the machine that runs these tests")
+}
+
+fn epoll(config: &Config) -> Epoll {
+    Epoll::open(config).unwrap()
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod on_ring { $(#[test] fn $name() { super::$name(super::ring) })* }
+        mod on_epoll { $(#[test] fn $name() { super::$name(super::epoll) })* }
+    };
+}
+
+on_both! {
+    many_connections_are_echoed
+    one_buffer_of_each_kind_is_enough
+    nothing_is_lost_when_buffers_and_queues_are_tiny
+    a_cancelled_receive_ends_once_and_can_be_armed_again
+    shutting_down_both_ends_the_receive_and_the_peer_sees_fin
+    shutting_down_the_write_half_leaves_the_receive_armed
+    a_large_send_reaches_a_slow_reader_whole
+    a_send_to_a_peer_that_is_gone_brings_its_buffer_home
+    a_cancelled_send_brings_its_buffer_home
+    another_thread_ends_the_wait
+    a_wake_before_the_wait_is_not_lost
+    a_foreign_descriptor_is_reported_once_per_ask
+    a_timeout_is_not_shortened
+    a_cancelled_accept_frees_the_port
+    dropping_the_reactor_with_ops_in_flight_frees_the_port
+    a_lease_outlives_its_reactor
+    tokens_come_back_as_they_went
+    a_listener_sets_up_what_it_accepts
+    running_out_of_descriptors_is_reported_once
+}
+
+/// An echo server in the shape of the worker: slots, generations, one send at a time.
+struct Echo<R> {
+    reactor: R,
+    /// Closed after the reactor, which may hold an accept on it.
+    _listener: OwnedFd,
+    address: SocketAddr,
+    peers: Vec<Peer>,
+    vacant: Vec<u32>,
+    starved: Vec<u32>,
+    completions: Vec<Completion>,
+    ended: usize,
+}
+
+#[derive(Default)]
+struct Peer {
+    socket: RawFd,
+    generation: u32,
+    out: Vec<u8>,
+    sending: bool,
+    receiving: bool,
+    ended: bool,
+}
+
+fn loopback() -> (OwnedFd, SocketAddr) {
+    let listener = listen(&"127.0.0.1:0".parse().unwrap(), 1024, false).unwrap();
+    let address = local_name(listener.as_raw_fd()).unwrap();
+    (listener, address)
+}
+
+impl<R: Reactor> Echo<R> {
+    fn new(reactor: R) -> Self {
+        let (listener, address) = loopback();
+        let mut echo = Self {
+            reactor,
+            address,
+            peers: Vec::new(),
+            vacant: Vec::new(),
+            starved: Vec::new(),
+            completions: Vec::new(),
+            ended: 0,
+            _listener: listener,
+        };
+        let listener = echo._listener.as_raw_fd();
+        echo.reactor.submit(LISTENER, Op::Accept { listener });
+        echo
+    }
+
+    fn turn(&mut self) {
+        self.reactor
+            .wait(Some(Duration::from_millis(100)), &mut self.completions)
+            .unwrap();
+        for completion in std::mem::take(&mut self.completions) {
+            self.on_completion(completion);
+        }
+        if self.reactor.free_buffers() > 0 {
+            for slot in std::mem::take(&mut self.starved) {
+                self.receive(slot, Arm::AfterStarvation);
+            }
+        }
+    }
+
+    /// Serves until that many connections have come and gone.
+    fn serve(&mut self, connections: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.ended < connections {
+            assert!(
+                Instant::now() < deadline,
+                "{} of {connections} ended",
+                self.ended
+            );
+            self.turn();
+        }
+    }
+
+    fn on_completion(
+        &mut self,
+        Completion {
+            token,
+            more,
+            outcome,
+        }: Completion,
+    ) {
+        let slot = token.slot();
+        match outcome {
+            Outcome::Accepted(socket) => {
+                let slot = self.vacant.pop().unwrap_or_else(|| {
+                    self.peers.push(Peer::default());
+                    self.peers.len() as u32 - 1
+                });
+                let generation = self.peers[slot as usize].generation + 1;
+                self.peers[slot as usize] = Peer {
+                    socket,
+                    generation,
+                    ..Peer::default()
+                };
+                self.receive(slot, Arm::Eager);
+            }
+            Outcome::Received(lease) => {
+                let peer = &mut self.peers[slot as usize];
+                assert_eq!(token.generation(), peer.generation);
+                peer.out.extend_from_slice(&lease);
+                peer.receiving = more;
+                drop(lease);
+                if !more {
+                    self.receive(slot, Arm::Eager);
+                }
+                self.send(slot);
+            }
+            Outcome::Starved => {
+                self.peers[slot as usize].receiving = more;
+                self.starved.push(slot);
+            }
+            Outcome::Sent(buffer) if buffer.remaining().is_empty() => {
+                self.peers[slot as usize].sending = false;
+                self.send(slot);
+            }
+            Outcome::Sent(buffer) => {
+                let socket = self.peers[slot as usize].socket;
+                self.reactor.submit(token, Op::Send { socket, buffer });
+            }
+            Outcome::EndOfInput => {
+                let peer = &mut self.peers[slot as usize];
+                assert!(!more);
+                (peer.receiving, peer.ended) = (false, true);
+            }
+            Outcome::Failed(errno, _) if token.kind() == Kind::Accept => panic!("{errno}"),
+            Outcome::Failed(errno, _) => panic!("{token:?}: {errno}"),
+            Outcome::Ready => unreachable!(),
+        }
+        if token.kind() == Kind::Accept {
+            if !more {
+                let listener = self._listener.as_raw_fd();
+                self.reactor.submit(LISTENER, Op::Accept { listener });
+            }
+            return;
+        }
+        let peer = &self.peers[slot as usize];
+        if peer.ended && !peer.sending {
+            let socket = peer.socket;
+            self.reactor.submit(token, Op::Close { socket });
+            self.peers[slot as usize].ended = false;
+            self.vacant.push(slot);
+            self.ended += 1;
+        }
+    }
+
+    fn receive(&mut self, slot: u32, arm: Arm) {
+        let peer = &mut self.peers[slot as usize];
+        assert!(!peer.receiving);
+        peer.receiving = true;
+        let token = Token::new(Kind::Recv, slot, peer.generation);
+        self.reactor.submit(
+            token,
+            Op::Recv {
+                socket: peer.socket,
+                arm,
+            },
+        );
+    }
+
+    fn send(&mut self, slot: u32) {
+        let peer = &mut self.peers[slot as usize];
+        if peer.sending || peer.out.is_empty() {
+            return;
+        }
+        peer.sending = true;
+        let buffer = SendBuffer {
+            bytes: std::mem::take(&mut peer.out),
+            sent: 0,
+        };
+        let token = Token::new(Kind::Send, slot, peer.generation);
+        self.reactor.submit(
+            token,
+            Op::Send {
+                socket: peer.socket,
+                buffer,
+            },
+        );
+    }
+}
+
+/// Clients that each send `rounds` messages, and check what comes back.
+fn clients(
+    address: SocketAddr,
+    count: usize,
+    rounds: usize,
+    bytes: usize,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut streams: Vec<_> = (0..count)
+            .map(|_| {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream
+            })
+            .collect();
+        for round in 0..rounds {
+            for (number, stream) in streams.iter_mut().enumerate() {
+                let message = vec![(round + number) as u8; bytes];
+                stream.write_all(&message).unwrap();
+            }
+            for (number, stream) in streams.iter_mut().enumerate() {
+                let mut answer = vec![0; bytes];
+                stream.read_exact(&mut answer).unwrap();
+                assert!(answer.iter().all(|byte| *byte == (round + number) as u8));
+            }
+        }
+    })
+}
+
+fn many_connections_are_echoed<R: Reactor>(open: Open<R>) {
+    let mut echo = Echo::new(open(&Config::default()));
+
+    let clients = clients(echo.address, 300, 20, 1000);
+    echo.serve(300);
+
+    clients.join().unwrap();
+    assert_eq!(echo.reactor.free_buffers(), 512, "every lease came home");
+    let counters = echo.reactor.counters();
+    assert!(
+        counters.enters <= counters.waits,
+        "at most one enter per turn: {counters:?}"
+    );
+    assert_eq!((counters.overflows, counters.starved), (0, 0));
+}
+
+fn one_buffer_of_each_kind_is_enough<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        submissions: 1,
+        completions: 2,
+        buffers: 1,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let mut echo = Echo::new(open(&config));
+
+    let clients = clients(echo.address, 5, 3, 200);
+    echo.serve(5);
+
+    clients.join().unwrap();
+}
+
+fn nothing_is_lost_when_buffers_and_queues_are_tiny<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        submissions: 8,
+        completions: 8,
+        buffers: 4,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let mut echo = Echo::new(open(&config));
+    let is_ring = echo.reactor.name() == "io_uring";
+
+    let clients = clients(echo.address, 200, 5, 1000);
+    echo.serve(200);
+
+    clients.join().unwrap();
+    assert_eq!(echo.reactor.free_buffers(), 4);
+    let counters = echo.reactor.counters();
+    assert!(counters.starved > 0, "{counters:?}");
+    assert!(
+        !is_ring || (counters.overflows > 0 && counters.flushes > 0),
+        "{counters:?}"
+    );
+}
+
+#[test]
+fn every_rung_of_the_ladder_serves() {
+    let rungs = [
+        ("", Rung::Full),
+        ("noarray=0", Rung::Deferred),
+        ("defer=0", Rung::Cooperative),
+        ("single=0", Rung::Minimum),
+        ("mshot_recv=0,mshot_accept=0", Rung::Full),
+        ("single=0,mshot_recv=0,mshot_accept=0", Rung::Minimum),
+    ];
+
+    for (words, rung) in rungs {
+        for (submissions, completions, buffers) in [(256, 4096, 512), (8, 8, 4)] {
+            let flags = FlagKnob::parse(words).unwrap();
+            let config = Config {
+                submissions,
+                completions,
+                buffers,
+                flags,
+                ..Config::default()
+            };
+            let ring = ring(&config);
+            let features = ring.features();
+            assert!(
+                features.rung == rung || features.rung == Rung::Deferred,
+                "{features:?}"
+            );
+            assert_eq!(features.multishot_recv, flags.mshot_recv);
+            let mut echo = Echo::new(ring);
+
+            let clients = clients(echo.address, 40, 5, 3000);
+            echo.serve(40);
+
+            clients.join().unwrap();
+        }
+    }
+}
+
+/// A connected pair: our end, and the peer's.
+fn pair() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (ours.into(), peer)
+}
+
+/// Waits for the next completions; fails when none comes in time.
+fn next(reactor: &mut impl Reactor) -> Vec<Completion> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        assert!(Instant::now() < deadline, "no completion came");
+        reactor
+            .wait(Some(Duration::from_millis(100)), &mut completions)
+            .unwrap();
+    }
+    completions
+}
+
+fn only(reactor: &mut impl Reactor) -> Completion {
+    let mut completions = next(reactor);
+    assert_eq!(completions.len(), 1, "{completions:?}");
+    completions.remove(0)
+}
+
+const RECV: Token = Token::new(Kind::Recv, 7, 0xabcdef);
+const SEND: Token = Token::new(Kind::Send, 7, 0xabcdef);
+
+fn a_cancelled_receive_ends_once_and_can_be_armed_again<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket,
+            arm: Arm::Eager,
+        },
+    );
+    peer.write_all(b"one").unwrap();
+    assert!(matches!(only(&mut reactor).outcome, Outcome::Received(lease) if &*lease == b"one"));
+
+    reactor.submit(RECV, Op::Cancel { target: RECV });
+
+    let Completion {
+        token,
+        more,
+        outcome,
+    } = only(&mut reactor);
+    assert!(token == RECV && !more);
+    assert!(matches!(outcome, Outcome::Failed(errno, None) if errno.is_cancelled()));
+    // Cancelling what is gone already is not an error, and not a completion.
+    reactor.submit(RECV, Op::Cancel { target: RECV });
+    peer.write_all(b"two").unwrap();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket,
+            arm: Arm::Eager,
+        },
+    );
+    assert!(matches!(only(&mut reactor).outcome, Outcome::Received(lease) if &*lease == b"two"));
+}
+
+fn shutting_down_both_ends_the_receive_and_the_peer_sees_fin<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket,
+            arm: Arm::Eager,
+        },
+    );
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+
+    reactor.submit(
+        RECV,
+        Op::Shutdown {
+            socket,
+            half: Half::Both,
+        },
+    );
+
+    let Completion {
+        token,
+        more,
+        outcome,
+    } = only(&mut reactor);
+    assert!(
+        token == RECV && !more && matches!(outcome, Outcome::EndOfInput),
+        "{outcome:?}"
+    );
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+}
+
+fn shutting_down_the_write_half_leaves_the_receive_armed<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket,
+            arm: Arm::Eager,
+        },
+    );
+
+    reactor.submit(
+        RECV,
+        Op::Shutdown {
+            socket,
+            half: Half::Write,
+        },
+    );
+
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+    peer.write_all(b"last words").unwrap();
+    let outcome = only(&mut reactor).outcome;
+    assert!(matches!(outcome, Outcome::Received(lease) if &*lease == b"last words"));
+    drop(peer);
+    assert!(matches!(only(&mut reactor).outcome, Outcome::EndOfInput));
+}
+
+fn a_large_send_reaches_a_slow_reader_whole<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    let bytes: Vec<u8> = (0..4 << 20).map(|index: u32| (index % 251) as u8).collect();
+    let expected = bytes.clone();
+    let reader = thread::spawn(move || {
+        let mut got = Vec::new();
+        let mut piece = [0; 4096];
+        while got.len() < expected.len() {
+            let read = peer.read(&mut piece).unwrap();
+            assert_ne!(read, 0);
+            got.extend_from_slice(&piece[..read]);
+            thread::yield_now();
+        }
+        assert!(got == expected);
+    });
+
+    let mut buffer = SendBuffer { bytes, sent: 0 };
+    while !buffer.remaining().is_empty() {
+        let before = buffer.sent;
+        reactor.submit(SEND, Op::Send { socket, buffer });
+        let Completion {
+            token,
+            more,
+            outcome,
+        } = only(&mut reactor);
+        assert!(token == SEND && !more);
+        let Outcome::Sent(home) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(home.sent > before);
+        buffer = home;
+    }
+
+    reader.join().unwrap();
+}
+
+/// Fills the socket until a send stays in flight.
+fn clog(reactor: &mut impl Reactor, socket: RawFd) {
+    for _ in 0..100 {
+        let buffer = SendBuffer {
+            bytes: vec![0; 1 << 20],
+            sent: 0,
+        };
+        reactor.submit(SEND, Op::Send { socket, buffer });
+        let mut completions = Vec::new();
+        // Twice, because epoll delivers results at hand before it asks the kernel.
+        for _ in 0..2 {
+            reactor
+                .wait(Some(Duration::ZERO), &mut completions)
+                .unwrap();
+        }
+        if completions.is_empty() {
+            return;
+        }
+    }
+    panic!("the peer's window never filled");
+}
+
+fn a_send_to_a_peer_that_is_gone_brings_its_buffer_home<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, peer) = pair();
+    clog(&mut reactor, ours.as_raw_fd());
+
+    // Closing with unread input resets the connection.
+    drop(peer);
+
+    let outcome = only(&mut reactor).outcome;
+    let Outcome::Failed(errno, Some(buffer)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(errno.is_reset(), "{errno}");
+    assert_eq!(buffer.bytes.len(), 1 << 20);
+}
+
+fn a_cancelled_send_brings_its_buffer_home<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, _peer) = pair();
+    clog(&mut reactor, ours.as_raw_fd());
+
+    reactor.submit(SEND, Op::Cancel { target: SEND });
+
+    let outcome = only(&mut reactor).outcome;
+    let Outcome::Failed(errno, Some(buffer)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(errno.is_cancelled() && buffer.sent == 0);
+}
+
+fn another_thread_ends_the_wait<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let mut completions = Vec::new();
+
+    for round in 1..=100 {
+        let waker = reactor.waker();
+        let thread = thread::spawn(move || {
+            waker.wake();
+            waker.wake();
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while reactor.counters().wakeups < round {
+            assert!(Instant::now() < deadline);
+            reactor.wait(Some(PATIENCE), &mut completions).unwrap();
+        }
+        thread.join().unwrap();
+        // The second wake may have come after the first was acknowledged.
+        reactor
+            .wait(Some(Duration::ZERO), &mut completions)
+            .unwrap();
+    }
+
+    assert!(completions.is_empty());
+}
+
+fn a_wake_before_the_wait_is_not_lost<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let begun = Instant::now();
+
+    reactor.waker().wake();
+    reactor.wait(Some(PATIENCE), &mut Vec::new()).unwrap();
+    reactor.waker().wake();
+    reactor.wait(Some(PATIENCE), &mut Vec::new()).unwrap();
+
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(reactor.counters().wakeups, 2);
+    let waker = reactor.waker();
+    drop(reactor);
+    waker.wake();
+}
+
+fn a_foreign_descriptor_is_reported_once_per_ask<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let token = Token::new(Kind::Readable, 2, 9);
+    let fd = ours.as_raw_fd();
+    let mut completions = Vec::new();
+
+    reactor.submit(token, Op::Readable { fd });
+    reactor
+        .wait(Some(Duration::ZERO), &mut completions)
+        .unwrap();
+    assert!(completions.is_empty());
+    theirs.write_all(b"x").unwrap();
+    // It has the meaning of a level: what is not read is reported to the next one who asks.
+    for _ in 0..3 {
+        let completion = only(&mut reactor);
+        assert!(completion.token == token && !completion.more);
+        assert!(matches!(completion.outcome, Outcome::Ready));
+        reactor
+            .wait(Some(Duration::ZERO), &mut completions)
+            .unwrap();
+        assert!(completions.is_empty(), "nobody asked");
+        reactor.submit(token, Op::Readable { fd });
+    }
+    next(&mut reactor);
+
+    (&ours).read_exact(&mut [0; 1]).unwrap();
+    reactor.submit(token, Op::Readable { fd });
+    reactor.submit(token, Op::Cancel { target: token });
+    let outcome = only(&mut reactor).outcome;
+    assert!(matches!(outcome, Outcome::Failed(errno, None) if errno.is_cancelled()));
+}
+
+fn a_timeout_is_not_shortened<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let timeout = Duration::from_micros(30_500);
+    let begun = Instant::now();
+
+    reactor.wait(Some(timeout), &mut Vec::new()).unwrap();
+
+    assert!(begun.elapsed() >= timeout);
+}
+
+#[test]
+fn looking_at_an_idle_ring_costs_no_system_call() {
+    let mut ring = ring(&Config::default());
+    ring.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    let enters = ring.counters().enters;
+
+    for _ in 0..10 {
+        ring.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    }
+
+    assert_eq!(ring.counters().enters, enters);
+}
+
+fn a_cancelled_accept_frees_the_port<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (listener, address) = loopback();
+    reactor.submit(
+        LISTENER,
+        Op::Accept {
+            listener: listener.as_raw_fd(),
+        },
+    );
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+
+    reactor.submit(LISTENER, Op::Cancel { target: LISTENER });
+
+    let Completion {
+        token,
+        more,
+        outcome,
+    } = only(&mut reactor);
+    assert!(token == LISTENER && !more);
+    assert!(matches!(outcome, Outcome::Failed(errno, None) if errno.is_cancelled()));
+    drop(listener);
+    assert!(TcpStream::connect(address).is_err());
+    listen(&address, 16, false).unwrap();
+}
+
+fn dropping_the_reactor_with_ops_in_flight_frees_the_port<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (listener, address) = loopback();
+    let (ours, mut peer) = pair();
+    let (idle, _idle_peer) = pair();
+    let (closing, mut closing_peer) = pair();
+    reactor.submit(
+        LISTENER,
+        Op::Accept {
+            listener: listener.as_raw_fd(),
+        },
+    );
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket: idle.as_raw_fd(),
+            arm: Arm::Eager,
+        },
+    );
+    clog(&mut reactor, ours.as_raw_fd());
+    // Accepted by nobody, and a close that was never submitted.
+    let mut unseen = TcpStream::connect(address).unwrap();
+    unseen.set_read_timeout(Some(PATIENCE)).unwrap();
+    let socket = std::os::fd::IntoRawFd::into_raw_fd(closing);
+    reactor.submit(Token::new(Kind::Recv, 9, 1), Op::Close { socket });
+
+    let begun = Instant::now();
+    drop(reactor);
+
+    assert!(
+        begun.elapsed() < Duration::from_millis(900),
+        "the drain ended before its patience"
+    );
+    drop(listener);
+    listen(&address, 16, false).unwrap();
+    // Ended by a FIN or a reset, depending on how far the accept had come.
+    assert!(matches!(unseen.read(&mut [0; 1]), Ok(0) | Err(_)));
+    assert_eq!(
+        closing_peer.read(&mut [0; 1]).unwrap(),
+        0,
+        "the queued close was not lost"
+    );
+    drop(ours);
+    assert!(peer.read_to_end(&mut Vec::new()).unwrap() > 0);
+}
+
+fn a_lease_outlives_its_reactor<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket: ours.as_raw_fd(),
+            arm: Arm::Eager,
+        },
+    );
+    peer.write_all(b"kept").unwrap();
+    let outcome = only(&mut reactor).outcome;
+    let Outcome::Received(lease) = outcome else {
+        panic!("{outcome:?}")
+    };
+
+    drop(reactor);
+
+    assert_eq!(&*lease, b"kept");
+}
+
+fn tokens_come_back_as_they_went<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    for slot in [0, 1, 255, 65_536] {
+        for generation in [0, 1, 0x00ff_ffff] {
+            let (ours, mut peer) = pair();
+            let token = Token::new(Kind::Recv, slot, generation);
+            assert_eq!(Token::from_bits(token.to_bits()), Some(token));
+            reactor.submit(
+                token,
+                Op::Recv {
+                    socket: ours.as_raw_fd(),
+                    arm: Arm::Eager,
+                },
+            );
+
+            peer.write_all(b"x").unwrap();
+            assert_eq!(only(&mut reactor).token, token);
+            drop(peer);
+            let Completion {
+                token: last,
+                outcome,
+                ..
+            } = only(&mut reactor);
+
+            assert!(last == token && matches!(outcome, Outcome::EndOfInput));
+        }
+    }
+}
+
+fn a_listener_sets_up_what_it_accepts<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (listener, address) = loopback();
+    reactor.submit(
+        LISTENER,
+        Op::Accept {
+            listener: listener.as_raw_fd(),
+        },
+    );
+    let client = TcpStream::connect(address).unwrap();
+
+    let Completion { token, outcome, .. } = only(&mut reactor);
+
+    assert_eq!(token, LISTENER);
+    let Outcome::Accepted(socket) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(peer_name(socket).unwrap(), client.local_addr().unwrap());
+    assert_eq!(local_name(socket).unwrap(), address);
+    reactor.submit(Token::new(Kind::Recv, 0, 1), Op::Close { socket });
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!((&client).read(&mut [0; 1]).unwrap(), 0);
+}
+
+/// The limit is the process's, so the test runs itself again in a process of its own.
+fn running_out_of_descriptors_is_reported_once<R: Reactor>(open: Open<R>) {
+    if std::env::var_os("ANEL_TEST_FEW_DESCRIPTORS").is_some() {
+        return run_out_of_descriptors(open(&Config::default()));
+    }
+    let name = open(&Config::default()).name();
+    let module = if name == "epoll" {
+        "on_epoll"
+    } else {
+        "on_ring"
+    };
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg("ulimit -n 64; exec \"$0\" --exact \"$1\"")
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!(
+            "{module}::running_out_of_descriptors_is_reported_once"
+        ))
+        .env("ANEL_TEST_FEW_DESCRIPTORS", "1")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && words.contains("1 passed"),
+        "{words}"
+    );
+}
+
+fn run_out_of_descriptors(mut reactor: impl Reactor) {
+    let (listener, address) = loopback();
+    let listener = listener.as_raw_fd();
+    reactor.submit(LISTENER, Op::Accept { listener });
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    let mut files: Vec<_> = (0..64)
+        .map_while(|_| std::fs::File::open("/dev/null").ok())
+        .collect();
+    files.pop();
+    let _client = TcpStream::connect(address).unwrap();
+
+    let Completion {
+        token,
+        more,
+        outcome,
+    } = only(&mut reactor);
+    assert!(token == LISTENER && !more);
+    let Outcome::Failed(errno, None) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(errno.is_descriptor_limit(), "{errno}");
+    let mut completions = Vec::new();
+    reactor
+        .wait(Some(Duration::from_millis(20)), &mut completions)
+        .unwrap();
+    assert!(
+        completions.is_empty(),
+        "it is said once, and the wait sleeps: {completions:?}"
+    );
+
+    files.clear();
+    reactor.submit(LISTENER, Op::Accept { listener });
+    assert!(matches!(only(&mut reactor).outcome, Outcome::Accepted(_)));
+}
+
+#[test]
+fn a_ring_that_reads_slowly_takes_more_ops_than_its_queue() {
+    let config = Config {
+        submissions: 8,
+        completions: 8,
+        ..Config::default()
+    };
+    let mut ring = ring(&config);
+    let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+
+    for (slot, (ours, _)) in pairs.iter().enumerate() {
+        let buffer = SendBuffer {
+            bytes: vec![slot as u8; 10],
+            sent: 0,
+        };
+        let token = Token::new(Kind::Send, slot as u32, 1);
+        ring.submit(
+            token,
+            Op::Send {
+                socket: ours.as_raw_fd(),
+                buffer,
+            },
+        );
+    }
+    let mut sent = 0;
+    while sent < 100 {
+        sent += next(&mut ring).len();
+    }
+
+    for (slot, (_, peer)) in pairs.iter().enumerate() {
+        let mut bytes = [0; 10];
+        (&*peer).read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [slot as u8; 10]);
+    }
+}
+
+#[test]
+fn the_choice_is_obeyed_and_explained() {
+    let config = Config::default();
+
+    let opened = open(Choice::Auto, &config).unwrap();
+    assert!(matches!(opened.reactor, AnyReactor::Ring(_)) && opened.notice.is_none());
+    let opened = open(Choice::Epoll, &config).unwrap();
+    assert_eq!((opened.reactor.name(), opened.notice), ("epoll", None));
+
+    let wrong = Config {
+        buffers: 3,
+        ..config
+    };
+    for choice in [Choice::Auto, Choice::IoUring, Choice::Epoll] {
+        let error: ReactorUnavailable = open(choice, &wrong).unwrap_err();
+        assert_eq!(
+            (error.reason, error.errno),
+            (Reason::ConfigInvalid, Errno(22))
+        );
+        assert!(error.to_string().contains("buffers is 3"), "{error}");
+    }
+}
+
+#[test]
+fn the_doctor_finds_what_the_tests_run_on() {
+    let report = Report::collect(&Config::default());
+
+    assert_eq!(report.auto, Some("io_uring"));
+    assert!(
+        report
+            .ring
+            .is_ok_and(|features| features.completions == 4096)
+    );
+    assert!(report.kernel.contains('.') && report.notice.is_none());
+}
