@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from anel import _core
+from anel import _core, extension
 from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
 from anel.listener import address, open_listener
 from anel.loading import is_loading
@@ -117,10 +117,10 @@ class Application:
         chosen = name if name is not None else getattr(handler, "__name__", None)
         if not isinstance(chosen, str) or not chosen.isidentifier():
             raise ConfigError(f"a request extension needs a name, not {chosen!r}: {handler!r}")
-        if hasattr(_core.Request, chosen):
-            raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         if chosen in self._request_extensions:
             raise ConfigError(f"request.{chosen} is extended twice")
+        if not extension.install(chosen):
+            raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         self._request_extensions[chosen] = (handler, bool(property))
 
     def default_request_logger(self, request: _core.Request) -> None:

@@ -87,7 +87,9 @@ pub fn encode(out: &mut Vec<u8>, answer: &Answer<'_>, context: Context, date: &D
         out.extend_from_slice(content_type);
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(answer.fields);
+    if !answer.fields.is_empty() {
+        out.extend_from_slice(answer.fields);
+    }
     out.extend_from_slice(date.as_bytes());
     out.extend_from_slice(b"\r\n");
     if body_is_sent {

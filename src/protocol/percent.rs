@@ -5,12 +5,21 @@
 
 use std::borrow::Cow;
 
+use super::octets::find;
+
 /// Decodes every valid escape, with digits of either case; an invalid one stays as it was sent.
+#[inline]
 #[must_use]
 pub fn decode_path(raw: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = memchr::memchr(b'%', raw) else {
+    let Some(first) = find(b'%', raw) else {
         return Cow::Borrowed(raw);
     };
+    Cow::Owned(decode_from(first, raw))
+}
+
+/// Decodes a path with an escape at `first`.
+#[cold]
+fn decode_from(first: usize, raw: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(raw.len());
     decoded.extend_from_slice(&raw[..first]);
     let mut rest = &raw[first..];
@@ -26,7 +35,7 @@ pub fn decode_path(raw: &[u8]) -> Cow<'_, [u8]> {
             }
         }
     }
-    Cow::Owned(decoded)
+    decoded
 }
 
 fn escape(digits: &[u8]) -> Option<u8> {

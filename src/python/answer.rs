@@ -1,7 +1,7 @@
 //! From what a handler returned to a response.
 //!
-//! Owns the rules for plain returns and for failures. Refuses to know how the handler was called and where
-//! the response goes. Whatever happens, there is a response at the end.
+//! Owns the rules for plain returns and for failures. Refuses to know how the handler was called
+//! and where the response goes. Whatever happens, there is a response at the end.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -35,10 +35,12 @@ pub fn from_error<'py>(
         .call_method1("error_handler", (request, error.into_value(py)))
         .and_then(from_result);
     // An error handler that fails is not asked again about its own failure: that would not end.
-    answered.or_else(|failure| last_resort(py, failure)).unwrap_or_else(|failure| {
-        failure.write_unraisable(py, Some(request));
-        panic!("invariant: a constant response can be made")
-    })
+    answered
+        .or_else(|failure| last_resort(py, failure))
+        .unwrap_or_else(|failure| {
+            failure.write_unraisable(py, Some(request));
+            panic!("invariant: a constant response can be made")
+        })
 }
 
 /// What an unmatched path raises.

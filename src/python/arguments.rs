@@ -1,7 +1,7 @@
 //! The arguments of a response, however they were passed.
 //!
-//! Owns their names and order; refuses to know what they mean. Names are compared by identity first: the
-//! interpreter interns the names at a call site, and so are ours.
+//! Owns their names and order; refuses to know what they mean. Names are compared by identity
+//! first: the interpreter interns the names at a call site, and so are ours.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -114,11 +114,6 @@ impl<'a, 'py> Arguments<'a, 'py> {
     pub fn cookies(&self) -> Option<Value<'a, 'py>> {
         self.values[7]
     }
-
-    /// Whether nothing but a text was passed: the shape of most calls.
-    pub fn is_text_only(&self) -> bool {
-        self.values[1..].iter().all(Option::is_none)
-    }
 }
 
 /// Makes the interned names; called once, when the module is made.
@@ -126,17 +121,44 @@ pub fn intern_names(py: Python<'_>) {
     interned(py);
 }
 
+/// The text, when nothing else was passed: the shape of most calls, so it is looked for first.
+#[inline]
+pub fn only_text<'a, 'py>(
+    py: Python<'py>,
+    values: &'a [Option<Value<'a, 'py>>],
+    names: &Option<Borrowed<'a, 'py, PyTuple>>,
+) -> Option<Borrowed<'a, 'py, PyString>> {
+    let [Some(text)] = values else {
+        return None;
+    };
+    if let Some(names) = names {
+        let name = names.get_borrowed_item(0).ok()?;
+        if name.as_ptr() != interned(py)[0].as_ptr() {
+            return None;
+        }
+    }
+    text.cast_exact::<PyString>().ok()
+}
+
 fn interned(py: Python<'_>) -> &[Py<PyString>; COUNT + 2] {
     INTERNED.get_or_init(py, || NAMES.map(|name| PyString::intern(py, name).unbind()))
 }
 
 fn find(interned: &[Py<PyString>], name: &Borrowed<'_, '_, PyAny>) -> PyResult<usize> {
-    if let Some(index) = interned.iter().position(|known| known.as_ptr() == name.as_ptr()) {
+    if let Some(index) = interned
+        .iter()
+        .position(|known| known.as_ptr() == name.as_ptr())
+    {
         return Ok(index);
     }
     let name = name.cast::<PyString>()?;
     let text = name.to_str()?;
-    NAMES.iter().position(|known| *known == text).ok_or_else(|| {
-        PyTypeError::new_err(format!("Response() got an unexpected keyword argument '{text}'"))
-    })
+    NAMES
+        .iter()
+        .position(|known| *known == text)
+        .ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "Response() got an unexpected keyword argument '{text}'"
+            ))
+        })
 }

@@ -1,7 +1,7 @@
 //! Handlers that await: from a coroutine to a result, now or later.
 //!
-//! Owns the start of tasks and what happens when they are done. Refuses to know connections: a late answer goes
-//! into the inbox under its exchange, and the next turn sends it in its place.
+//! Owns the start of tasks and what happens when they are done. Refuses to know connections: a late
+//! answer goes into the inbox under its exchange, and the next turn sends it in its place.
 
 use std::rc::Rc;
 
@@ -37,11 +37,13 @@ pub fn run_to_end<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
 
 /// Whether a sync handler's result has to be awaited: some decorators hide a coroutine function.
 pub fn is_awaitable(result: &Bound<'_, PyAny>) -> bool {
-    result.hasattr(intern!(result.py(), "__await__")).unwrap_or(false)
+    result
+        .hasattr(intern!(result.py(), "__await__"))
+        .unwrap_or(false)
 }
 
-/// Runs an awaitable as a task. With eager start (3.12) the first step happens here and now, and a handler
-/// that does not suspend is done when this returns.
+/// Runs an awaitable as a task. With eager start (3.12) the first step happens here and now, and a
+/// handler that does not suspend is done when this returns.
 pub fn start<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
@@ -81,7 +83,10 @@ pub fn support(event_loop: &Bound<'_, PyAny>) -> PyResult<AsyncSupport> {
         options.set_item("eager_start", true)?;
     }
     let task_class = py.import("asyncio")?.getattr("Task")?;
-    Ok(AsyncSupport { task_class: task_class.unbind(), task_options: options.unbind() })
+    Ok(AsyncSupport {
+        task_class: task_class.unbind(),
+        task_options: options.unbind(),
+    })
 }
 
 /// Called by asyncio when a handler's task is done.
@@ -97,7 +102,8 @@ impl Completion {
     fn __call__(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
         let shared = self.shared.borrow(py).clone();
         if shared.tasks.borrow_mut().remove(&self.exchange).is_none() {
-            // The connection is gone: nobody waits for an answer, and nobody is told of the cancellation.
+            // The connection is gone: nobody waits for an answer, and nobody is told of the
+            // cancellation.
             return;
         }
         let request = self.request.bind(py);
@@ -105,7 +111,10 @@ impl Completion {
             .call_method0(intern!(py, "result"))
             .and_then(answer::from_result)
             .unwrap_or_else(|error| answer::from_error(&shared, request, error));
-        shared.inbox.borrow_mut().push((self.exchange, response.unbind()));
+        shared
+            .inbox
+            .borrow_mut()
+            .push((self.exchange, response.unbind()));
         if let Some(logger) = &shared.logger
             && let Err(error) = logger.call1(py, (request,))
         {

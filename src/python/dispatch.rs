@@ -1,7 +1,8 @@
 //! The core's `Handler` in Python: finds the route, calls the handler, sends what it made.
 //!
-//! Owns the path of one request through Python. Refuses to know what responses look like on the wire and what
-//! a plain value means (`answer`). A constant route leaves before any Python object is touched.
+//! Owns the path of one request through Python. Refuses to know what responses look like on the
+//! wire and what a plain value means (`answer`). A constant route leaves before any Python object
+//! is touched.
 
 use std::rc::Rc;
 
@@ -46,13 +47,15 @@ impl Handler for Dispatch<'_, '_> {
                 }
             },
         };
-        let verdict = object.get().during(self.py, &request, (route, self.params), || {
-            let verdict = answer_one(shared, &object, request.exchange, route, responder);
-            if !raw::is_only_ours(&object) {
-                object.get().keep(self.py);
-            }
-            verdict
-        });
+        let verdict = object
+            .get()
+            .during(self.py, &request, (route, self.params), || {
+                let verdict = answer_one(shared, &object, request.exchange, route, responder);
+                if !raw::is_only_ours(&object) {
+                    object.get().keep(self.py);
+                }
+                verdict
+            });
         if raw::is_only_ours(&object) {
             object.get().reset(self.py);
             shared.recycle_request(object.unbind());
@@ -119,11 +122,9 @@ fn call<'py>(
 }
 
 fn send(response: &Bound<'_, Response>, responder: Responder<'_>) -> Verdict {
-    // A response was checked when it was made: its text has a UTF-8 form.
     response
         .get()
         .with_answer(response.py(), |answer| responder.respond(answer))
-        .unwrap_or_else(|_| panic!("invariant: a response's text was encoded once before"))
 }
 
 /// When not even a request object can be made.

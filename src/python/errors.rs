@@ -1,7 +1,7 @@
 //! Errors of the core as Python exceptions: the one place for this direction.
 //!
-//! Owns the mapping; the classes themselves are in `anel.exceptions`. Refuses to turn exceptions into
-//! responses: that is `anel.application`.
+//! Owns the mapping; the classes themselves are in `anel.exceptions`. Refuses to turn exceptions
+//! into responses: that is `anel.application`.
 
 use pyo3::prelude::*;
 

@@ -1,7 +1,8 @@
 //! Header fields between Python and the wire.
 //!
-//! Owns the `Headers` mapping of a request and the rendering of a response's headers and cookies. Refuses to
-//! know which fields frame a message, beyond keeping users from contradicting the framing.
+//! Owns the `Headers` mapping of a request and the rendering of a response's headers and cookies.
+//! Refuses to know which fields frame a message, beyond keeping users from contradicting the
+//! framing.
 
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -14,10 +15,10 @@ use crate::protocol::encode::push_field;
 
 /// The header fields of a request.
 ///
-/// A dict of Title-Case names to str, so it prints, copies and serialises like one; looking a name up
-/// ignores case (RFC 9110 5.1). A name that was sent several times gives its values joined by `", "`
-/// (RFC 9110 5.3; Cookie by `"; "`, RFC 9113 8.2.3); `getall` gives them one by one. Values are decoded as
-/// Latin-1.
+/// A dict of Title-Case names to str, so it prints, copies and serialises like one; looking a name
+/// up ignores case (RFC 9110 5.1). A name that was sent several times gives its values joined by
+/// `", "` (RFC 9110 5.3; Cookie by `"; "`, RFC 9113 8.2.3); `getall` gives them one by one. Values
+/// are decoded as Latin-1.
 #[pyclass(frozen, extends = PyDict, mapping, module = "anel")]
 pub struct Headers {
     /// Names and values in the order they were sent, only if a name was sent more than once.
@@ -26,7 +27,10 @@ pub struct Headers {
 
 #[pymethods]
 impl Headers {
-    fn __getitem__<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn __getitem__<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         Self::find(slf, name)?.ok_or_else(|| PyKeyError::new_err(name.clone().unbind()))
     }
 
@@ -45,7 +49,10 @@ impl Headers {
     }
 
     /// All values of the header in the order they were sent; an empty list when there are none.
-    fn getall<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    fn getall<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
         let values = PyList::empty(slf.py());
         let Some(value) = Self::find(slf, name)? else {
             return Ok(values);
@@ -63,7 +70,10 @@ impl Headers {
     }
 
     /// Another name for `getall`.
-    fn get_all<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    fn get_all<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
         Self::getall(slf, name)
     }
 }
@@ -77,7 +87,10 @@ impl Headers {
     ) -> PyResult<Bound<'py, Self>> {
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(head.fields.len());
         for field in &head.fields {
-            pairs.push((title_case(field.name.of(bytes)), latin1(field.value.of(bytes))));
+            pairs.push((
+                title_case(field.name.of(bytes)),
+                latin1(field.value.of(bytes)),
+            ));
         }
         let is_repeated =
             (1..pairs.len()).any(|at| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0));
@@ -88,19 +101,30 @@ impl Headers {
                 None => dict.set_item(name, value)?,
                 Some(before) => {
                     let joint = if name == "Cookie" { "; " } else { ", " };
-                    dict.set_item(name, format!("{}{joint}{value}", before.cast::<PyString>()?))?;
+                    dict.set_item(
+                        name,
+                        format!("{}{joint}{value}", before.cast::<PyString>()?),
+                    )?;
                 }
             }
         }
         if !is_repeated {
             return Ok(headers);
         }
-        let repeated = Bound::new(py, Self { repeated: Some(pairs) })?;
+        let repeated = Bound::new(
+            py,
+            Self {
+                repeated: Some(pairs),
+            },
+        )?;
         repeated.as_super().update(dict.as_mapping())?;
         Ok(repeated)
     }
 
-    fn find<'py>(slf: &Bound<'py, Self>, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn find<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let dict = slf.as_super();
         let Ok(name) = name.cast::<PyString>() else {
             return Ok(None);
@@ -138,7 +162,9 @@ fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) ->
     push_field(&mut state.fields, name, value)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
     let refuse = |why: &str| {
-        Err(PyValueError::new_err(format!("header {name:?}: {value:?}: {why}")))
+        Err(PyValueError::new_err(format!(
+            "header {name:?}: {value:?}: {why}"
+        )))
     };
     match name.to_ascii_lowercase().as_str() {
         "content-type" => {
@@ -170,12 +196,15 @@ fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) ->
     Ok(())
 }
 
-/// Renders cookies: anything whose `str()` is Set-Cookie lines, as that of `http.cookies.SimpleCookie` is.
+/// Renders cookies: anything whose `str()` is Set-Cookie lines, as that of
+/// `http.cookies.SimpleCookie` is.
 pub fn push_cookies(fields: &mut Vec<u8>, cookies: &Value<'_, '_>) -> PyResult<()> {
     let text = cookies.str()?;
     for line in text.to_str()?.split("\r\n").filter(|line| !line.is_empty()) {
         let Some(value) = line.strip_prefix("Set-Cookie: ") else {
-            return Err(PyValueError::new_err(format!("cookies: {line:?} is not a Set-Cookie line")));
+            return Err(PyValueError::new_err(format!(
+                "cookies: {line:?} is not a Set-Cookie line"
+            )));
         };
         push_field(fields, "Set-Cookie", value)
             .map_err(|error| PyValueError::new_err(format!("cookies: {error}")))?;
@@ -185,13 +214,17 @@ pub fn push_cookies(fields: &mut Vec<u8>, cookies: &Value<'_, '_>) -> PyResult<(
 
 fn text_pair(pair: &Bound<'_, PyAny>) -> PyResult<(String, String)> {
     let Ok(tuple) = pair.cast::<PyTuple>() else {
-        return Err(PyTypeError::new_err(format!("headers must be pairs of str, not {}", pair.repr()?)));
+        return Err(PyTypeError::new_err(format!(
+            "headers must be pairs of str, not {}",
+            pair.repr()?
+        )));
     };
     match tuple.extract::<(String, String)>() {
         Ok(pair) => Ok(pair),
-        Err(_) => {
-            Err(PyTypeError::new_err(format!("headers must be pairs of str, not {}", tuple.repr()?)))
-        }
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "headers must be pairs of str, not {}",
+            tuple.repr()?
+        ))),
     }
 }
 
@@ -200,7 +233,11 @@ fn title_case(name: &[u8]) -> String {
     let mut upper = true;
     name.iter()
         .map(|&byte| {
-            let byte = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+            let byte = if upper {
+                byte.to_ascii_uppercase()
+            } else {
+                byte.to_ascii_lowercase()
+            };
             upper = byte == b'-';
             char::from(byte)
         })

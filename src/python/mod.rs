@@ -1,8 +1,8 @@
 //! The extension module `anel._core`: the only place that knows Python.
 //!
 //! Owns the native types, the GIL's comings and goings and the turn in which all layers meet
-//! (`worker.rs`). Refuses to know the kernel (that is `reactor`) and the wire (that is `protocol`). `unsafe`
-//! is in `raw.rs` alone.
+//! (`worker.rs`). Refuses to know the kernel (that is `reactor`) and the wire (that is `protocol`).
+//! `unsafe` is in `raw.rs` alone.
 
 mod answer;
 mod arguments;
@@ -22,7 +22,7 @@ mod worker;
 use pyo3::prelude::*;
 
 /// Native core of anel. Private: import the names from `anel`.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
     use super::doctor::doctor;

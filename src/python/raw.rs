@@ -1,7 +1,8 @@
 //! The few places where the safe API of PyO3 costs more than the work it guards.
 //!
-//! Owns all `unsafe` of the Python layer; refuses to hold any logic. Each piece is here because a benchmark
-//! (`benchmarks/micro/boundary.py`) shows its price without it. The invariants P1 to P5 are in SAFETY.md.
+//! Owns all `unsafe` of the Python layer; refuses to hold any logic. Each piece is here because a
+//! benchmark (`benchmarks/micro/boundary.py`) shows its price without it. The invariants P1 to P5
+//! are in SAFETY.md.
 
 #![allow(unsafe_code)] // The second of the project's two homes for unsafe code.
 
@@ -12,21 +13,23 @@ use std::ptr::NonNull;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::server;
 
 /// State of a native object that only threads holding the GIL touch.
 ///
-/// A `RefCell` that may be a field of a pyclass. A mutex in its place costs two atomic operations per access,
-/// on every access to every attribute.
+/// A `RefCell` that may be a field of a pyclass. A mutex in its place costs two atomic operations
+/// per access, on every access to every attribute.
 #[derive(Debug)]
 pub struct GilCell<T>(RefCell<T>);
 
-// SAFETY: P1. Every access goes through `borrow` or `borrow_mut`, which want proof that the GIL is held, so
-// no two threads are inside at a time; the module asks for the GIL (`gil_used`) where it can be absent.
+// SAFETY: P1. Every access goes through `borrow` or `borrow_mut`, which want proof that the GIL is
+// held, so no two threads are inside at a time; the module asks for the GIL (`gil_used`) where it
+// can be absent.
 unsafe impl<T> Sync for GilCell<T> {}
-// SAFETY: P1. A value moves between threads only together with the object that holds it, under the GIL.
+// SAFETY: P1. A value moves between threads only together with the object that holds it, under the
+// GIL.
 unsafe impl<T> Send for GilCell<T> {}
 
 impl<T> GilCell<T> {
@@ -66,22 +69,24 @@ impl Loan {
     /// Looks at the request, if a loan is on. The closure runs no Python code.
     pub fn with<R>(&self, look: impl FnOnce(Option<&server::Request<'_>>) -> R) -> R {
         let request = self.0.get().map(|pointer| {
-            // SAFETY: P2. The pointer is set only by `during`, whose argument outlives the call, and is
-            // cleared before `during` returns; it is only ever read.
+            // SAFETY: P2. The pointer is set only by `during`, whose argument outlives the call,
+            // and is cleared before `during` returns; it is only ever read.
             unsafe { pointer.as_ref() }
         });
         look(request)
     }
 }
 
-/// Runs `wait` without the GIL. `wait` must not touch a Python object: its caller is the worker's turn, whose
-/// reactor knows none. PyO3's `detach` wants `Send`, which a ring that is bound to its thread is not.
+/// Runs `wait` without the GIL. `wait` must not touch a Python object: its caller is the worker's
+/// turn, whose reactor knows none. PyO3's `detach` wants `Send`, which a ring that is bound to its
+/// thread is not.
 pub fn without_gil<R>(_py: Python<'_>, wait: impl FnOnce() -> R) -> R {
     /// Takes the GIL back on every way out.
     struct Restore(*mut ffi::PyThreadState);
     impl Drop for Restore {
         fn drop(&mut self) {
-            // SAFETY: P3. The state is the one that this thread saved in `without_gil`, restored once.
+            // SAFETY: P3. The state is the one that this thread saved in `without_gil`, restored
+            // once.
             unsafe { ffi::PyEval_RestoreThread(self.0) }
         }
     }
@@ -108,6 +113,30 @@ pub fn is_only_ours<T>(object: &Bound<'_, T>) -> bool {
     unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
 }
 
+/// A str with its UTF-8 form at hand.
+#[derive(Debug)]
+pub struct Utf8 {
+    /// Keeps `bytes` alive.
+    _text: Py<PyString>,
+    bytes: NonNull<[u8]>,
+}
+
+impl Utf8 {
+    /// Holds the str. An error means lone surrogates, which have no UTF-8 form.
+    pub fn new(text: &Bound<'_, PyString>) -> PyResult<Self> {
+        let bytes = NonNull::from(text.to_str()?.as_bytes());
+        Ok(Self {
+            _text: text.clone().unbind(),
+            bytes,
+        })
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: P6. The bytes belong to the str, which never changes them and is held by `_text`.
+        unsafe { self.bytes.as_ref() }
+    }
+}
+
 /// What a step of a coroutine led to.
 pub enum Sent<'py> {
     Returned(Bound<'py, PyAny>),
@@ -129,7 +158,8 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
     })
 }
 
-/// The entry point of `Request.Response`. Positional values are `values[..count]`, the rest belong to `names`.
+/// The entry point of `Request.Response`. Positional values are `values[..count]`, the rest belong
+/// to `names`.
 ///
 /// # Safety
 /// Only the interpreter calls it, under the fast-call convention of its method definition.
@@ -152,8 +182,9 @@ unsafe extern "C" fn response_entry(
     let values: &[Option<Borrowed<'_, '_, PyAny>>] = if total == 0 {
         &[]
     } else {
-        // SAFETY: P5. The array has `count` values and one more per name; none of them is null, and a
-        // `Borrowed` in an `Option` is laid out as the pointer it wraps (null-pointer optimisation).
+        // SAFETY: P5. The array has `count` values and one more per name; none of them is null, and
+        // a `Borrowed` in an `Option` is laid out as the pointer it wraps (null-pointer
+        // optimisation).
         unsafe { std::slice::from_raw_parts(values.cast(), total) }
     };
     // A panic may not cross into the interpreter; there it would abort the process.
@@ -169,8 +200,8 @@ unsafe extern "C" fn response_entry(
     }
 }
 
-/// Adds the method to the type as a method descriptor, the form that the interpreter specialises calls for:
-/// no bound method, no argument tuple, no dictionary of keywords.
+/// Adds the method to the type as a method descriptor, the form that the interpreter specialises
+/// calls for: no bound method, no argument tuple, no dictionary of keywords.
 pub fn add_fast_method(
     class: &Bound<'_, PyType>,
     name: &'static std::ffi::CStr,

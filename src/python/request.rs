@@ -1,8 +1,9 @@
 //! The request object: a window on the bytes that arrived, opened where the handler looks.
 //!
-//! Owns Japronto's attributes, each made on first access and then kept. Refuses to know who calls the handler.
-//! While the handler runs, the object reads the core's request in place (the loan); one that somebody still
-//! holds afterwards owns a copy. An object that nobody holds is used again for the next request.
+//! Owns Japronto's attributes, each made on first access and then kept. Refuses to know who calls
+//! the handler. While the handler runs, the object reads the core's request in place (the loan);
+//! one that somebody still holds afterwards owns a copy. An object that nobody holds is used again
+//! for the next request.
 
 use std::cell::Ref;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
-use super::arguments::{Arguments, Value};
+use super::arguments::{self, Arguments, Value};
 use super::headers::{Headers, latin1};
 use super::raw::{self, GilCell, Loan};
 use super::response::{Response, State as ResponseState};
@@ -23,7 +24,8 @@ use crate::server::{self, ExchangeId};
 
 /// A request, as a handler receives it.
 ///
-/// Attributes are read-only and made on first access. An object may be kept after the handler has returned.
+/// Attributes are read-only and made on first access. An object may be kept after the handler has
+/// returned.
 #[pyclass(frozen, module = "anel")]
 pub struct Request {
     loan: GilCell<Loan>,
@@ -77,12 +79,15 @@ impl Request {
     #[getter]
     fn method(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Method, |py| {
-            let method = slf.get().read(py, |head, bytes| latin1(head.method.of(bytes)))?;
+            let method = slf
+                .get()
+                .read(py, |head, bytes| latin1(head.method.of(bytes)))?;
             Ok(PyString::intern(py, &method).into_any())
         })
     }
 
-    /// The path, percent-decoded as UTF-8, without the query. Bytes that are not UTF-8 become U+FFFD.
+    /// The path, percent-decoded as UTF-8, without the query. Bytes that are not UTF-8 become
+    /// U+FFFD.
     #[getter]
     fn path(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Path, |py| {
@@ -96,7 +101,9 @@ impl Request {
     /// What follows the first `?` of the target, as sent; None when there is none.
     #[getter]
     fn query_string(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        self.read(py, |head, bytes| head.query.map(|query| latin1(query.of(bytes))))
+        self.read(py, |head, bytes| {
+            head.query.map(|query| latin1(query.of(bytes)))
+        })
     }
 
     /// The query's parameters: a dict of the last value of each name, with `getall(name)`.
@@ -104,7 +111,9 @@ impl Request {
     fn query(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Query, |py| {
             let query = slf.get().query_string(py)?.unwrap_or_default();
-            py.import("anel.encoding")?.getattr("parse_query")?.call1((query,))
+            py.import("anel.encoding")?
+                .getattr("parse_query")?
+                .call1((query,))
         })
     }
 
@@ -121,7 +130,9 @@ impl Request {
     #[getter]
     fn headers(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Headers, |py| {
-            let headers = slf.get().read(py, |head, bytes| Headers::from_head(py, head, bytes))??;
+            let headers = slf
+                .get()
+                .read(py, |head, bytes| Headers::from_head(py, head, bytes))??;
             Ok(headers.into_any())
         })
     }
@@ -204,7 +215,9 @@ impl Request {
         let value = self.content_type(py)?.unwrap_or_default();
         let charset = value.split(';').skip(1).find_map(|parameter| {
             let (name, value) = parameter.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_owned())
+            name.trim()
+                .eq_ignore_ascii_case("charset")
+                .then(|| value.trim().trim_matches('"').to_owned())
         });
         Ok(charset.filter(|charset| !charset.is_empty()))
     }
@@ -218,22 +231,33 @@ impl Request {
     /// The peer's IP address; None when it is not known any more.
     #[getter]
     fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        let socket = self.loan.borrow(py).with(|request| request.map(|request| request.socket));
+        let socket = self
+            .loan
+            .borrow(py)
+            .with(|request| request.map(|request| request.socket));
         let state = self.state.borrow(py);
         state.shared.peer(py, state.exchange, socket)
     }
 
-    /// The host that was asked for, without port, internationalised names decoded; None when none was.
+    /// The host that was asked for, without port, internationalised names decoded; None when none
+    /// was.
     #[getter]
     fn hostname(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let Some((host, _)) = self.host(py)? else {
             return Ok(None);
         };
-        if !host.split('.').any(|label| label.to_ascii_lowercase().starts_with("xn--")) {
+        if !host
+            .split('.')
+            .any(|label| label.to_ascii_lowercase().starts_with("xn--"))
+        {
             return Ok(Some(host));
         }
-        let decoded = PyBytes::new(py, host.as_bytes()).call_method1("decode", ("idna",));
-        Ok(Some(decoded.and_then(|name| name.extract()).unwrap_or(host)))
+        // The codec knows its prefix in lower case only; names ignore case (RFC 4343).
+        let lower = host.to_ascii_lowercase();
+        let decoded = PyBytes::new(py, lower.as_bytes()).call_method1("decode", ("idna",));
+        Ok(Some(
+            decoded.and_then(|name| name.extract()).unwrap_or(host),
+        ))
     }
 
     /// The port that was asked for; None when none was said.
@@ -262,14 +286,22 @@ impl Request {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        Ok(format!("<Request {} {}>", Self::method(slf)?, Self::path(slf)?))
+        Ok(format!(
+            "<Request {} {}>",
+            Self::method(slf)?,
+            Self::path(slf)?
+        ))
     }
 }
 
 impl Request {
     /// An object for the first of many requests.
     pub fn new(py: Python<'_>, shared: Rc<Shared>) -> PyResult<Py<Self>> {
-        let exchange = ExchangeId { slot: 0, generation: 0, sequence: 0 };
+        let exchange = ExchangeId {
+            slot: 0,
+            generation: 0,
+            sequence: 0,
+        };
         let state = State {
             shared,
             exchange,
@@ -280,7 +312,10 @@ impl Request {
             kept: None,
             made: Made::default(),
         };
-        let request = Self { loan: GilCell::new(Loan::default()), state: GilCell::new(state) };
+        let request = Self {
+            loan: GilCell::new(Loan::default()),
+            state: GilCell::new(state),
+        };
         Py::new(py, request)
     }
 
@@ -296,7 +331,9 @@ impl Request {
         state.exchange = request.exchange;
         state.keep_alive = request.keep_alive;
         state.route = route;
-        std::mem::swap(&mut state.params, params);
+        if !params.is_empty() || !state.params.is_empty() {
+            std::mem::swap(&mut state.params, params);
+        }
         drop(state);
         self.loan.borrow(py).during(request, call)
     }
@@ -349,18 +386,20 @@ impl Request {
     /// `Some(body)` while the loan is on.
     fn lent_body<'py>(&self, py: Python<'py>) -> Option<Option<Bound<'py, PyBytes>>> {
         let loan = self.loan.borrow(py);
-        loan.with(|request| {
-            request.map(|request| request.body.map(|body| PyBytes::new(py, body)))
-        })
+        loan.with(|request| request.map(|request| request.body.map(|body| PyBytes::new(py, body))))
     }
 
     fn content_type(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        self.read(py, |head, bytes| head.field(bytes, b"content-type").map(latin1))
+        self.read(py, |head, bytes| {
+            head.field(bytes, b"content-type").map(latin1)
+        })
     }
 
     /// Host and port as sent; the port is empty when there is none.
     fn host(&self, py: Python<'_>) -> PyResult<Option<(String, String)>> {
-        let host = self.read(py, |head, bytes| head.host.map(|host| latin1(host.of(bytes))))?;
+        let host = self.read(py, |head, bytes| {
+            head.host.map(|host| latin1(host.of(bytes)))
+        })?;
         Ok(host.filter(|host| !host.is_empty()).map(|host| {
             let bracket = host.rfind(']').unwrap_or(0);
             match host[bracket..].rfind(':') {
@@ -381,7 +420,9 @@ impl Request {
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let index = attribute as usize;
-        let made = Ref::map(slf.get().state.borrow(py), |state| &state.made.values[index]);
+        let made = Ref::map(slf.get().state.borrow(py), |state| {
+            &state.made.values[index]
+        });
         if let Some(value) = &*made {
             return Ok(value.clone_ref(py));
         }
@@ -402,7 +443,10 @@ pub fn respond<'a, 'py>(
 ) -> PyResult<Py<Response>> {
     let py = request.py();
     let request = request.cast::<Request>()?.get();
-    let arguments = Arguments::parse(py, values, names)?;
+    let filled = match arguments::only_text(py, values, &names) {
+        Some(text) => ResponseState::text(&text)?,
+        None => ResponseState::filled(py, &Arguments::parse(py, values, names)?)?,
+    };
     let mut state = request.state.borrow_mut(py);
     if state.responded {
         return Err(PyRuntimeError::new_err(
@@ -410,14 +454,12 @@ pub fn respond<'a, 'py>(
         ));
     }
     state.responded = true;
-    let spare = state.shared.take_response();
-    drop(state);
-    match spare {
+    match state.shared.take_response() {
         Some(response) => {
-            response.get().refill(py, &arguments)?;
+            response.get().refill(py, filled);
             Ok(response)
         }
-        None => Py::new(py, Response::from_state(ResponseState::filled(py, &arguments)?)),
+        None => Py::new(py, Response::from_state(filled)),
     }
 }
 
@@ -427,6 +469,7 @@ pub fn add_response_method(py: Python<'_>) -> PyResult<()> {
     raw::add_fast_method(&class, c"Response", RESPONSE_DOC)
 }
 
-const RESPONSE_DOC: &std::ffi::CStr = c"Response($self, /, text=None, code=None, body=None, json=None, \
-mime_type=None, encoding=None, headers=None, cookies=None, *, status=None, status_code=None)\n--\n\n\
+const RESPONSE_DOC: &std::ffi::CStr = c"Response($self, /, text=None, code=None, body=None, \
+json=None, mime_type=None, encoding=None, headers=None, cookies=None, *, status=None, \
+status_code=None)\n--\n\n\
 The response to this request; see anel.Response. Once per request (RuntimeError).";

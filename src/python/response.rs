@@ -1,7 +1,7 @@
 //! The response object: what a handler wants to be sent.
 //!
-//! Owns Japronto's constructor contract, repaired: every mistake is an exception where the response is made,
-//! and nothing can be wrong any more when it is sent. Refuses to know connections.
+//! Owns Japronto's constructor contract, repaired: every mistake is an exception where the response
+//! is made, and nothing can be wrong any more when it is sent. Refuses to know connections.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 
 use super::arguments::{Arguments, Value};
 use super::headers::{push_cookies, push_headers};
-use super::raw::GilCell;
+use super::raw::{GilCell, Utf8};
 use crate::protocol::{Answer, Payload};
 
 /// A response to a request.
@@ -28,7 +28,7 @@ use crate::protocol::{Answer, Payload};
 ///
 /// Raises:
 ///     TypeError: A value has the wrong type.
-///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body at once.
+///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body.
 #[pyclass(frozen, module = "anel")]
 pub struct Response {
     state: GilCell<State>,
@@ -57,7 +57,7 @@ pub enum ContentType {
 #[derive(Debug)]
 pub enum Body {
     None,
-    Text(Py<PyString>),
+    Text(Utf8),
     Bytes(Py<PyBytes>),
 }
 
@@ -81,8 +81,15 @@ impl Response {
         status: Option<&Bound<'py, PyAny>>,
         status_code: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
+        if [code, status, status_code].iter().flatten().count() > 1 {
+            return Err(PyTypeError::new_err(
+                "Response() got multiple values for argument 'code'",
+            ));
+        }
         let code = code.or(status).or(status_code);
-        let values = [text, code, body, json, mime_type, encoding, headers, cookies];
+        let values = [
+            text, code, body, json, mime_type, encoding, headers, cookies,
+        ];
         let arguments = Arguments::from_array(values.map(|value| value.map(Bound::as_borrowed)));
         Ok(Self::from_state(State::filled(py, &arguments)?))
     }
@@ -103,29 +110,34 @@ impl Response {
 
     /// The body as bytes, or None when there is none.
     #[getter]
-    fn body(&self, py: Python<'_>) -> PyResult<Option<Py<PyBytes>>> {
-        Ok(match &self.state.borrow(py).body {
+    fn body(&self, py: Python<'_>) -> Option<Py<PyBytes>> {
+        match &self.state.borrow(py).body {
             Body::None => None,
-            Body::Text(text) => Some(PyBytes::new(py, text.bind(py).to_str()?.as_bytes()).unbind()),
+            Body::Text(text) => Some(PyBytes::new(py, text.as_bytes()).unbind()),
             Body::Bytes(bytes) => Some(bytes.clone_ref(py)),
-        })
+        }
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let state = self.state.borrow(py);
-        let bytes = state.body.len(py)?;
-        Ok(format!("<Response {} {bytes} bytes>", state.status))
+        format!(
+            "<Response {} {} bytes>",
+            state.status,
+            state.body.as_bytes(py).len()
+        )
     }
 }
 
 impl Response {
     pub fn from_state(state: State) -> Self {
-        Self { state: GilCell::new(state) }
+        Self {
+            state: GilCell::new(state),
+        }
     }
 
     /// Replaces everything: for an object that nobody else holds.
-    pub fn refill(&self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
-        self.state.borrow_mut(py).fill(py, arguments)
+    pub fn refill(&self, py: Python<'_>, state: State) {
+        *self.state.borrow_mut(py) = state;
     }
 
     /// Drops what the object holds, so that it keeps nothing alive while it waits to be used again.
@@ -135,25 +147,16 @@ impl Response {
         drop(body);
     }
 
-    /// Shows the response as the core wants it. `close` overrides what the response says.
-    pub fn with_answer<R>(
-        &self,
-        py: Python<'_>,
-        look: impl FnOnce(&Answer<'_>) -> R,
-    ) -> PyResult<R> {
+    /// Shows the response as the core wants it.
+    pub fn with_answer<R>(&self, py: Python<'_>, look: impl FnOnce(&Answer<'_>) -> R) -> R {
         let state = self.state.borrow(py);
-        let body = match &state.body {
-            Body::None => &[][..],
-            Body::Text(text) => text.bind(py).to_str()?.as_bytes(),
-            Body::Bytes(bytes) => bytes.bind(py).as_bytes(),
-        };
-        Ok(look(&Answer {
+        look(&Answer {
             status: state.status,
             content_type: state.content_type.as_bytes(),
             fields: &state.fields,
-            payload: Payload::Whole(body),
+            payload: Payload::Whole(state.body.as_bytes(py)),
             close: state.close,
-        }))
+        })
     }
 }
 
@@ -176,26 +179,23 @@ impl State {
         Ok(state)
     }
 
+    /// The state of a response that is nothing but a text.
+    #[inline]
+    pub fn text(text: &Bound<'_, PyString>) -> PyResult<Self> {
+        Ok(Self {
+            body: Body::Text(Utf8::new(text)?),
+            content_type: ContentType::Text,
+            ..Self::default()
+        })
+    }
+
     fn fill(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
-        self.status = 200;
-        self.fields.clear();
-        self.close = false;
-        if arguments.is_text_only()
-            && let Some(text) = arguments.text()
-            && let Ok(text) = text.cast_exact::<PyString>()
-        {
-            // Lone surrogates cannot be sent; for ASCII the check is a look at a flag.
-            text.to_str()?;
-            self.body = Body::Text(text.to_owned().unbind());
-            self.content_type = ContentType::Text;
-            return Ok(());
-        }
         self.fill_body(py, arguments)?;
         if let Some(code) = arguments.code() {
             self.status = status(&code)?;
         }
         if let Some(headers) = arguments.headers() {
-            let body_bytes = self.body.len(py)?;
+            let body_bytes = self.body.as_bytes(py).len();
             push_headers(self, &headers, body_bytes)?;
         }
         if let Some(cookies) = arguments.cookies() {
@@ -206,12 +206,20 @@ impl State {
 
     fn fill_body(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
         let (text, body, json) = (arguments.text(), arguments.body(), arguments.json());
-        if [text.is_some(), body.is_some(), json.is_some()].iter().filter(|given| **given).count() > 1 {
+        if [text.is_some(), body.is_some(), json.is_some()]
+            .iter()
+            .filter(|given| **given)
+            .count()
+            > 1
+        {
             return Err(PyValueError::new_err(
                 "Response() takes one of text, body and json, not several",
             ));
         }
-        let encoding = arguments.encoding().map(|value| string(&value, "encoding")).transpose()?;
+        let encoding = arguments
+            .encoding()
+            .map(|value| string(&value, "encoding"))
+            .transpose()?;
         self.body = Body::None;
         let (body, content_type) = if let Some(text) = text {
             (encode_text(&text, encoding.as_deref())?, ContentType::Text)
@@ -219,11 +227,17 @@ impl State {
             (Body::Bytes(bytes(&body)?), ContentType::Octets)
         } else if let Some(json) = json {
             let dumps = py.import("anel.encoding")?.getattr("dumps")?;
-            (encode_text(&dumps.call1((json,))?.as_borrowed(), encoding.as_deref())?, ContentType::Json)
+            (
+                encode_text(&dumps.call1((json,))?.as_borrowed(), encoding.as_deref())?,
+                ContentType::Json,
+            )
         } else {
             (Body::None, ContentType::None)
         };
-        let mime_type = arguments.mime_type().map(|value| string(&value, "mime_type")).transpose()?;
+        let mime_type = arguments
+            .mime_type()
+            .map(|value| string(&value, "mime_type"))
+            .transpose()?;
         self.content_type = content_type.with(mime_type, encoding, &body)?;
         self.body = body;
         Ok(())
@@ -242,7 +256,12 @@ impl ContentType {
     }
 
     /// Japronto's rule: a charset is said when one was given, for text/*, and for */json.
-    fn with(self, mime_type: Option<String>, encoding: Option<String>, body: &Body) -> PyResult<Self> {
+    fn with(
+        self,
+        mime_type: Option<String>,
+        encoding: Option<String>,
+        body: &Body,
+    ) -> PyResult<Self> {
         if mime_type.is_none() && (encoding.is_none() || matches!(body, Body::None)) {
             return Ok(self);
         }
@@ -251,7 +270,8 @@ impl ContentType {
         }
         let mime_type = mime_type.unwrap_or_else(|| {
             let own = self.as_bytes().unwrap_or_default();
-            String::from_utf8_lossy(own.split(|&byte| byte == b';').next().unwrap_or_default()).into_owned()
+            String::from_utf8_lossy(own.split(|&byte| byte == b';').next().unwrap_or_default())
+                .into_owned()
         });
         let textual = mime_type.starts_with("text/") || mime_type.ends_with("/json");
         let value = match encoding {
@@ -268,12 +288,12 @@ impl ContentType {
 }
 
 impl Body {
-    fn len(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(match self {
-            Self::None => 0,
-            Self::Text(text) => text.bind(py).to_str()?.len(),
-            Self::Bytes(bytes) => bytes.bind(py).as_bytes().len(),
-        })
+    fn as_bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match self {
+            Self::None => &[],
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes.bind(py).as_bytes(),
+        }
     }
 }
 
@@ -282,10 +302,7 @@ fn encode_text(text: &Value<'_, '_>, encoding: Option<&str>) -> PyResult<Body> {
         return Err(wrong_type("text", "str", text));
     };
     match encoding {
-        None | Some("utf-8") => {
-            text.to_str()?;
-            Ok(Body::Text(text.to_owned().unbind()))
-        }
+        None | Some("utf-8") => Ok(Body::Text(Utf8::new(&text)?)),
         Some(encoding) => {
             let bytes = text.call_method1("encode", (encoding,))?;
             Ok(Body::Bytes(bytes.cast_into::<PyBytes>()?.unbind()))
@@ -311,7 +328,10 @@ pub fn status(code: &Value<'_, '_>) -> PyResult<u16> {
     }
     match code.extract::<u16>() {
         Ok(code @ 100..=599) => Ok(code),
-        _ => Err(PyValueError::new_err(format!("code must be 100 to 599, not {}", code.repr()?))),
+        _ => Err(PyValueError::new_err(format!(
+            "code must be 100 to 599, not {}",
+            code.repr()?
+        ))),
     }
 }
 
@@ -323,6 +343,8 @@ fn string(value: &Value<'_, '_>, name: &str) -> PyResult<String> {
 }
 
 pub fn wrong_type(name: &str, wanted: &str, value: &Value<'_, '_>) -> PyErr {
-    let shown = value.repr().map_or_else(|_| String::from("?"), |repr| repr.to_string());
+    let shown = value
+        .repr()
+        .map_or_else(|_| String::from("?"), |repr| repr.to_string());
     PyTypeError::new_err(format!("{name} must be {wanted}, not {shown}"))
 }

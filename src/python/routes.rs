@@ -1,7 +1,7 @@
 //! The routes of an application, compiled, with what answers each of them.
 //!
-//! Owns the pairing of route numbers with handlers and constant responses. Refuses to know patterns (that is
-//! `router`) and how handlers are called (that is `dispatch`).
+//! Owns the pairing of route numbers with handlers and constant responses. Refuses to know patterns
+//! (that is `router`) and how handlers are called (that is `dispatch`).
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -71,11 +71,18 @@ impl Routes {
             patterns.push((parsed, methods));
             targets.push(match constant {
                 Some(constant) => Target::Constant(parse_constant(constant)?),
-                None => Target::Handler { handler: handler.unbind(), kind: parse_kind(kind)? },
+                None => Target::Handler {
+                    handler: handler.unbind(),
+                    kind: parse_kind(kind)?,
+                },
             });
             route_objects.push(route.unbind());
         }
-        Ok(Self { table: RouteTable::new(patterns), targets, route_objects })
+        Ok(Self {
+            table: RouteTable::new(patterns),
+            targets,
+            route_objects,
+        })
     }
 }
 
@@ -93,7 +100,9 @@ fn parse_kind(kind: Bound<'_, PyString>) -> PyResult<Kind> {
         "sync" => Ok(Kind::Sync),
         "await_free" => Ok(Kind::AwaitFree),
         "awaits" => Ok(Kind::Awaits),
-        other => Err(PyValueError::new_err(format!("unknown kind of handler: {other}"))),
+        other => Err(PyValueError::new_err(format!(
+            "unknown kind of handler: {other}"
+        ))),
     }
 }
 

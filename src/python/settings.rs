@@ -1,7 +1,7 @@
 //! Names in Python to numbers in the core, and back.
 //!
-//! Owns the names of limits and counters as Python sees them: they are those of the structs. Refuses to know
-//! what they do.
+//! Owns the names of limits and counters as Python sees them: they are those of the structs.
+//! Refuses to know what they do.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,10 @@ pub fn limits(chosen: HashMap<String, u64>) -> Result<Limits, String> {
 /// The reactor's sizes, with what the environment forces.
 pub fn reactor_config() -> Result<Config, ConfigError> {
     let flags = FlagKnob::from_environment()?;
-    let config = Config { flags, ..Config::default() };
+    let config = Config {
+        flags,
+        ..Config::default()
+    };
     config.validate()?;
     Ok(config)
 }

@@ -1,8 +1,8 @@
 //! What all requests of one worker share on the Python side.
 //!
-//! Owns the routes, the spare objects, the answers that came in between two turns and the tasks that are
-//! still running. Refuses to know the reactor and the connections: it outlives both, because a request that a
-//! user keeps outlives both.
+//! Owns the routes, the spare objects, the answers that came in between two turns and the tasks
+//! that are still running. Refuses to know the reactor and the connections: it outlives both,
+//! because a request that a user keeps outlives both.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub struct Shared {
     requests: RefCell<Vec<Py<Request>>>,
     responses: RefCell<Vec<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
-    peers: RefCell<Vec<Option<(u32, Py<PyString>)>>>,
+    peers: RefCell<Vec<Option<Peer>>>,
     /// Late answers, to be sent by the next turn.
     pub inbox: RefCell<Vec<(ExchangeId, Py<Response>)>>,
     /// Tasks of exchanges that are not answered yet.
@@ -36,6 +36,9 @@ pub struct Shared {
     /// Whether Python code ran since the turn last looked.
     pub python_ran: Cell<bool>,
 }
+
+/// An address, and the generation of the slot it belongs to.
+type Peer = (u32, Py<PyString>);
 
 /// What starting a task needs, looked up once.
 pub struct AsyncSupport {
@@ -83,8 +86,8 @@ impl Shared {
         }
     }
 
-    /// The address of the peer of an exchange. `socket` is asked once per connection, as long as it is known
-    /// to be open.
+    /// The address of the peer of an exchange. `socket` is asked once per connection, as long as it
+    /// is known to be open.
     pub fn peer<'py>(
         &self,
         py: Python<'py>,

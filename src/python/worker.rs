@@ -1,8 +1,8 @@
 //! The turn: the one place where reactor, worker, Python and asyncio meet.
 //!
-//! Owns the order of a turn, the GIL around the wait and the clocks. Refuses to know what any of the four
-//! does. A turn reads: send what is owed, wait without the GIL, let the worker handle every completion, let due
-//! deadlines fire, and go on until asyncio has something to do.
+//! Owns the order of a turn, the GIL around the wait and the clocks. Refuses to know what any of
+//! the four does. A turn reads: send what is owed, wait without the GIL, let the worker handle
+//! every completion, let due deadlines fire, and go on until asyncio has something to do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -81,13 +81,13 @@ impl Worker {
     ) -> PyResult<Self> {
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
-        let choice = reactor.parse().map_err(|error: reactor::ConfigError| {
-            config_error(py, &error.to_string())
-        })?;
+        let choice = reactor
+            .parse()
+            .map_err(|error: reactor::ConfigError| config_error(py, &error.to_string()))?;
         let config = reactor_config().map_err(|error| config_error(py, &error.to_string()))?;
         let routes = Routes::from_entries(&routes)?;
-        let opened = reactor::open(choice, &config)
-            .map_err(|error| reactor_unavailable(py, &error))?;
+        let opened =
+            reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
         let logger = app.getattr("_request_logger")?;
         let logger = (!logger.is_none()).then(|| logger.unbind());
         let mut worker = server::Worker::new(limits);
@@ -124,8 +124,9 @@ impl Worker {
         self.reactor_notice.as_deref()
     }
 
-    /// Serves until asyncio has something to do, a watched descriptor is readable, or the time (in seconds) is
-    /// up. True when a watched descriptor may be ready. Raises what a signal handler raises.
+    /// Serves until asyncio has something to do, a watched descriptor is readable, or the time (in
+    /// seconds) is up. True when a watched descriptor may be ready. Raises what a signal handler
+    /// raises.
     fn turn(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let Ok(mut engine) = self.engine.try_borrow_mut() else {
             return Ok(true);
@@ -153,8 +154,8 @@ impl Worker {
         self.with_engine(|engine| engine.watched = Some(Watched { fd, armed: false }))
     }
 
-    /// Stops accepting and closes what is idle; requests in progress are answered with `Connection: close`.
-    /// After so many seconds their tasks are cancelled.
+    /// Stops accepting and closes what is idle; requests in progress are answered with `Connection:
+    /// close`. After so many seconds their tasks are cancelled.
     fn drain(&self, deadline_s: f64) {
         let deadline = Duration::from_secs_f64(deadline_s.clamp(0.0, TIMEOUT_S_MAX));
         self.drain_until.set(Some(Instant::now() + deadline));
@@ -169,7 +170,9 @@ impl Worker {
     /// Closes every connection and the reactor. Harmless when that was done already.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let Ok(mut engine) = self.engine.try_borrow_mut() else {
-            return Err(PyRuntimeError::new_err("stop() was called from within a handler"));
+            return Err(PyRuntimeError::new_err(
+                "stop() was called from within a handler",
+            ));
         };
         if let Some(mut engine) = engine.take() {
             engine.shut_down(py, &self.shared);
@@ -183,14 +186,12 @@ impl Worker {
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         let Ok(engine) = self.engine.try_borrow() else {
-            return Err(PyRuntimeError::new_err("counters() was called from within a handler"));
+            return Err(PyRuntimeError::new_err(
+                "counters() was called from within a handler",
+            ));
         };
         if let Some(engine) = engine.as_ref() {
-            super::settings::fill_counters(
-                &dict,
-                &engine.reactor.counters(),
-                &engine.worker,
-            )?;
+            super::settings::fill_counters(&dict, &engine.reactor.counters(), &engine.worker)?;
         }
         Ok(dict)
     }
@@ -218,8 +219,12 @@ impl Worker {
     ) -> PyResult<bool> {
         let shared = &self.shared;
         self.grant_wish(py, engine)?;
-        engine.send_late_answers(py, shared)?;
-        let mut dispatch = Dispatch { py, shared, params: &mut engine.params };
+        engine.send_late_answers(py, shared);
+        let mut dispatch = Dispatch {
+            py,
+            shared,
+            params: &mut engine.params,
+        };
         engine.worker.flush(&mut engine.reactor, &mut dispatch);
         engine.arm_watch();
         let timeout = if asyncio.has_work() {
@@ -248,10 +253,19 @@ impl Worker {
         } else if Instant::now() >= until {
             self.drain_until.set(None);
             // Cancelled handlers still answer (503); their connections end behind that.
-            let tasks: Vec<_> = self.shared.tasks.borrow().values().map(|t| t.clone_ref(py)).collect();
+            let tasks: Vec<_> = self
+                .shared
+                .tasks
+                .borrow()
+                .values()
+                .map(|t| t.clone_ref(py))
+                .collect();
             if tasks.is_empty() {
-                let mut dispatch =
-                    Dispatch { py, shared: &self.shared, params: &mut engine.params };
+                let mut dispatch = Dispatch {
+                    py,
+                    shared: &self.shared,
+                    params: &mut engine.params,
+                };
                 engine.worker.abort_all(&mut engine.reactor, &mut dispatch);
             }
             for task in tasks {
@@ -265,7 +279,9 @@ impl Worker {
 
 impl Engine {
     fn clock(&self) -> Clock {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Clock {
             monotonic_ms: self.started.elapsed().as_millis() as u64,
             unix_s: unix.as_secs(),
@@ -296,31 +312,39 @@ impl Engine {
         }
     }
 
-    fn send_late_answers(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> PyResult<()> {
+    fn send_late_answers(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         if shared.inbox.borrow().is_empty() {
-            return Ok(());
+            return;
         }
         let late = std::mem::take(&mut *shared.inbox.borrow_mut());
-        let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+        let mut dispatch = Dispatch {
+            py,
+            shared,
+            params: &mut self.params,
+        };
         for (exchange, response) in late {
             let response = response.into_bound(py);
             response.get().with_answer(py, |answer| {
                 self.worker.respond(exchange, answer, &mut dispatch);
-            })?;
+            });
             shared.recycle_response(response);
         }
-        Ok(())
     }
 
     fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {
         let mut readable = false;
         self.worker.on_clock(self.clock());
-        let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+        let mut dispatch = Dispatch {
+            py,
+            shared,
+            params: &mut self.params,
+        };
         for completion in self.completions.drain(..) {
             if completion.token.kind() == Kind::Readable {
                 readable = true;
             } else {
-                self.worker.on_completion(completion, &mut self.reactor, &mut dispatch);
+                self.worker
+                    .on_completion(completion, &mut self.reactor, &mut dispatch);
             }
         }
         self.worker.on_time(&mut self.reactor, &mut dispatch);
@@ -330,15 +354,24 @@ impl Engine {
         readable
     }
 
-    /// Ends every connection; bounded, because the kernel owes us only completions of what was cancelled.
+    /// Ends every connection; bounded, because the kernel owes us only completions of what was
+    /// cancelled.
     fn shut_down(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         self.worker.drain(&mut self.reactor);
         for _ in 0..SHUTDOWN_WAITS {
-            let mut dispatch = Dispatch { py, shared, params: &mut self.params };
+            let mut dispatch = Dispatch {
+                py,
+                shared,
+                params: &mut self.params,
+            };
             self.worker.abort_all(&mut self.reactor, &mut dispatch);
             self.worker.flush(&mut self.reactor, &mut dispatch);
             let (reactor, completions) = (&mut self.reactor, &mut self.completions);
-            let timeout = if self.worker.is_drained() { Duration::ZERO } else { SHUTDOWN_WAIT };
+            let timeout = if self.worker.is_drained() {
+                Duration::ZERO
+            } else {
+                SHUTDOWN_WAIT
+            };
             if raw::without_gil(py, || reactor.wait(Some(timeout), completions)).is_err() {
                 return;
             }
@@ -356,26 +389,36 @@ impl<'py> AsyncioView<'py> {
         let event_loop = py.import(intern!(py, "asyncio.events"))?;
         let event_loop = event_loop.call_method0(intern!(py, "_get_running_loop"))?;
         if event_loop.is_none() {
-            return Ok(Self { event_loop: None, next_timer: None });
+            return Ok(Self {
+                event_loop: None,
+                next_timer: None,
+            });
         }
         if shared.async_support.borrow().is_none() {
             *shared.async_support.borrow_mut() = Some(coroutine::support(&event_loop)?);
         }
-        let mut view = Self { event_loop: Some(event_loop), next_timer: None };
+        let mut view = Self {
+            event_loop: Some(event_loop),
+            next_timer: None,
+        };
         view.next_timer = view.first_timer();
         Ok(view)
     }
 
-    /// Whether the loop has callbacks to run, is to stop, or has got an earlier timer than the one that the
-    /// turn's timeout was made from. The attributes are private, the same since Python 3.4; a loop without
-    /// them gets control back after every wait.
+    /// Whether the loop has callbacks to run, is to stop, or has got an earlier timer than the one
+    /// that the turn's timeout was made from. The attributes are private, the same since Python
+    /// 3.4; a loop without them gets control back after every wait.
     fn has_work(&self) -> bool {
         let Some(event_loop) = &self.event_loop else {
             return false;
         };
         let py = event_loop.py();
-        let ready = event_loop.getattr(intern!(py, "_ready")).and_then(|ready| ready.len());
-        let stopping = event_loop.getattr(intern!(py, "_stopping")).and_then(|s| s.is_truthy());
+        let ready = event_loop
+            .getattr(intern!(py, "_ready"))
+            .and_then(|ready| ready.len());
+        let stopping = event_loop
+            .getattr(intern!(py, "_stopping"))
+            .and_then(|s| s.is_truthy());
         match (ready, stopping) {
             (Ok(0), Ok(false)) => self.first_timer() != self.next_timer,
             _ => true,
@@ -385,7 +428,9 @@ impl<'py> AsyncioView<'py> {
     /// Identity of the earliest timer.
     fn first_timer(&self) -> Option<usize> {
         let event_loop = self.event_loop.as_ref()?;
-        let timers = event_loop.getattr(intern!(event_loop.py(), "_scheduled")).ok()?;
+        let timers = event_loop
+            .getattr(intern!(event_loop.py(), "_scheduled"))
+            .ok()?;
         let first = timers.get_item(0).ok()?;
         Some(first.as_ptr() as usize)
     }

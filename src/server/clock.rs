@@ -1,11 +1,13 @@
 //! Time as an argument: one reading per turn, taken by whoever drives the worker.
 //!
-//! Owns nothing; refuses to read a clock itself, so that a simulation can live through an hour in a millisecond.
+//! Owns nothing; refuses to read a clock itself, so that a simulation can live through an hour in a
+//! millisecond.
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Milliseconds of a clock that never goes back; its zero is arbitrary. Deadlines are measured on it.
+    /// Milliseconds of a clock that never goes back; its zero is arbitrary. Deadlines are measured
+    /// on it.
     pub monotonic_ms: u64,
     /// Seconds since 1970-01-01 UTC; only the `Date` field uses it.
     pub unix_s: u64,

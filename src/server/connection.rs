@@ -1,9 +1,9 @@
 //! One accepted socket: what it has sent, what it is owed, and how it will end.
 //!
-//! Owns the carried-over input, the send buffer, the queue of answers and the state of both directions.
-//! Refuses to know the reactor: bytes come in through `on_input` and leave through `take_output`, and
-//! nowhere else, so a byte filter (TLS) has exactly two places to sit. What the bytes mean is decided by
-//! `protocol`, the one field another protocol replaces after an upgrade.
+//! Owns the carried-over input, the send buffer, the queue of answers and the state of both
+//! directions. Refuses to know the reactor: bytes come in through `on_input` and leave through
+//! `take_output`, and nowhere else, so a byte filter (TLS) has exactly two places to sit. What the
+//! bytes mean is decided by `protocol`, the one field another protocol replaces after an upgrade.
 
 use std::os::fd::RawFd;
 
@@ -36,7 +36,10 @@ pub(super) enum Recv {
 pub(super) enum Phase {
     Open,
     /// FIN sent; the peer's bytes are drained so that a reset does not destroy our last answer.
-    Lingering { until_ms: u64, bytes_left: u32 },
+    Lingering {
+        until_ms: u64,
+        bytes_left: u32,
+    },
     /// Both directions are shut down; waiting for what the kernel still holds.
     ShutDown,
 }
@@ -165,11 +168,14 @@ impl Connection {
         if let Some(since_ms) = self.head_since_ms {
             return Some((since_ms + limits.head_timeout_ms, CloseReason::HeadDeadline));
         }
-        Some((self.idle_since_ms + limits.idle_timeout_ms, CloseReason::IdleDeadline))
+        Some((
+            self.idle_since_ms + limits.idle_timeout_ms,
+            CloseReason::IdleDeadline,
+        ))
     }
 
-    /// Everything owed so far, to be sent as one piece. `spare` becomes the next buffer to fill.
-    pub(super) fn take_output(&mut self, spare: Vec<u8>) -> Vec<u8> {
-        std::mem::replace(&mut self.out, spare)
+    /// Everything owed so far, to be sent as one piece.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
     }
 }

@@ -1,8 +1,9 @@
 //! When to look at which connection again.
 //!
-//! Owns a heap with about one entry per connection; refuses to know what a deadline means. Entries are lazy:
-//! a deadline that moves later costs nothing, the entry is re-checked when it comes up; only one that moves
-//! earlier pushes another. So a busy connection costs no heap operation per request.
+//! Owns a heap with about one entry per connection; refuses to know what a deadline means. Entries
+//! are lazy: a deadline that moves later costs nothing, the entry is re-checked when it comes up;
+//! only one that moves earlier pushes another. So a busy connection costs no heap operation per
+//! request.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -47,7 +48,11 @@ mod tests {
     fn checks_come_out_in_time_order_and_not_early() {
         let mut deadlines = Deadlines::default();
         for at_ms in [30, 10, 20] {
-            deadlines.push(Check { at_ms, slot: at_ms as u32, generation: 0 });
+            deadlines.push(Check {
+                at_ms,
+                slot: at_ms as u32,
+                generation: 0,
+            });
         }
 
         assert_eq!(deadlines.take_due(9), None);

@@ -1,12 +1,12 @@
 //! The seam between the worker and the application: a request goes up, an answer comes down.
 //!
-//! Owns the `Handler` trait and what passes through it. Refuses to know how an answer is made: a Rust
-//! closure, a Python function and a constant are the same to the worker.
+//! Owns the `Handler` trait and what passes through it. Refuses to know how an answer is made: a
+//! Rust closure, a Python function and a constant are the same to the worker.
 
 use std::os::fd::RawFd;
 
-use crate::protocol::encode::{self, Context};
 use crate::protocol::date::DateLine;
+use crate::protocol::encode::{self, Context};
 use crate::protocol::{Answer, CloseReason, ConnectionField, ProtocolError, RequestHead};
 
 /// Which exchange of which connection an answer belongs to. Stays valid, and harmless, after the
@@ -38,7 +38,8 @@ pub struct Request<'a> {
     pub keep_alive: bool,
 }
 
-/// Takes the answer of one exchange. Consumed by use, so an exchange is answered once or declared late.
+/// Takes the answer of one exchange. Consumed by use, so an exchange is answered once or declared
+/// late.
 #[derive(Debug)]
 pub struct Responder<'a> {
     pub(super) out: &'a mut Vec<u8>,
@@ -54,7 +55,9 @@ impl Responder<'_> {
             context.connection = ConnectionField::Close;
         }
         encode::encode(self.out, answer, context, self.date);
-        Verdict(Decision::Answered { close: answer.close })
+        Verdict(Decision::Answered {
+            close: answer.close,
+        })
     }
 
     /// The answer follows through `Worker::respond`; requests behind it go on meanwhile.
@@ -78,7 +81,8 @@ pub trait Handler {
     /// A request is complete. It is answered through the responder, now or later.
     fn on_request(&mut self, request: Request<'_>, responder: Responder<'_>) -> Verdict;
 
-    /// A peer sent something that is refused. Writes the whole response; the connection ends after it.
+    /// A peer sent something that is refused. Writes the whole response; the connection ends after
+    /// it.
     fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
         encode::refusal(out, error, date);
     }

@@ -1,7 +1,7 @@
 //! Bytes of one connection to requests, requests to answers.
 //!
-//! Owns the loop that drives `protocol` over received bytes and gathers bodies. Refuses to know where the
-//! bytes come from and where answers go: it fills `Connection::out` or the queue.
+//! Owns the loop that drives `protocol` over received bytes and gathers bodies. Refuses to know
+//! where the bytes come from and where answers go: it fills `Connection::out` or the queue.
 
 use std::ops::Range;
 
@@ -47,6 +47,9 @@ impl Connection {
             self.unread_input |= !input.is_empty();
             return;
         }
+        if self.out.capacity() == 0 {
+            self.out = shared.spares.pop().unwrap_or_default();
+        }
         if self.carry.is_empty() {
             let used = self.parse(input, slot, shared, handler);
             self.carry.extend_from_slice(&input[used..]);
@@ -68,7 +71,8 @@ impl Connection {
         self.note_head_start(shared.now_ms);
     }
 
-    /// The peer will send nothing more: says how the connection ends. What was asked is still answered.
+    /// The peer will send nothing more: says how the connection ends. What was asked is still
+    /// answered.
     pub(super) fn on_end_of_input<H: Handler>(&mut self, shared: &mut Shared, handler: &mut H) {
         if self.closing.is_some() {
             return;
@@ -123,7 +127,10 @@ impl Connection {
             match step {
                 Step::Head => {
                     let head_at = at - shared.head.bytes as usize;
-                    current = Some(Current { head_at, body: None });
+                    current = Some(Current {
+                        head_at,
+                        body: None,
+                    });
                     self.on_head(input, at, &mut current, shared);
                 }
                 Step::Body(range) => {
@@ -152,10 +159,12 @@ impl Connection {
         shared: &mut Shared,
     ) {
         let head = &shared.head;
-        let wanted = head.framing != Framing::None && !self.protocol.refuses_body();
+        let announced = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let wanted = announced && !self.protocol.refuses_body();
         if head.expects_continue && wanted && at == input.len() {
-            // RFC 9110 10.1.1: the peer waits for this before it sends the body. Nothing of the body has
-            // arrived, so it is still worth sending; behind answers that are owed, it waits its turn.
+            // RFC 9110 10.1.1: the peer waits for this before it sends the body. Nothing of the
+            // body has arrived, so it is still worth sending; behind answers that are owed, it
+            // waits its turn.
             if self.queue.is_empty() {
                 self.out.extend_from_slice(CONTINUE);
             } else {
@@ -224,7 +233,11 @@ impl Connection {
             );
             self.dispatch(request, slot, &shared.date, handler);
         } else if let Some(gathering) = self.gathering.take() {
-            let request = (&gathering.head, &gathering.head_bytes[..], &gathering.body[..]);
+            let request = (
+                &gathering.head,
+                &gathering.head_bytes[..],
+                &gathering.body[..],
+            );
             self.dispatch(request, slot, &shared.date, handler);
         }
         shared.counters.requests_total += 1;
@@ -237,7 +250,9 @@ impl Connection {
         date: &DateLine,
         handler: &mut H,
     ) {
-        let close = head.close.or(self.draining.then_some(CloseReason::Draining));
+        let close = head
+            .close
+            .or(self.draining.then_some(CloseReason::Draining));
         let context = Context {
             version: head.version,
             head_only: head.method.of(head_bytes) == b"HEAD",
@@ -254,7 +269,11 @@ impl Connection {
         self.closing = close;
         let direct = self.queue.is_empty();
         let mut held_back = Vec::new();
-        let out = if direct { &mut self.out } else { &mut held_back };
+        let out = if direct {
+            &mut self.out
+        } else {
+            &mut held_back
+        };
         let responder = Responder { out, context, date };
         match handler.on_request(request, responder).0 {
             Decision::Answered { close } => {

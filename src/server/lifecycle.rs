@@ -1,7 +1,7 @@
 //! The end of a turn and the end of a connection.
 //!
-//! Owns `flush` (everything owed leaves, reading goes on or rests), deadlines, drain and the closing sequence.
-//! Refuses to know why an answer was given.
+//! Owns `flush` (everything owed leaves, reading goes on or rests), deadlines, drain and the
+//! closing sequence. Refuses to know why an answer was given.
 
 use super::connection::{Phase, Recv};
 use super::deadlines::Check;
@@ -33,7 +33,6 @@ impl Worker {
 
     /// Submits what the turn produced: one send per connection, re-armed receives, closings.
     pub fn flush<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
-        self.arm_listeners(submit);
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.flush_connection(slot, submit, handler);
@@ -42,19 +41,34 @@ impl Worker {
             self.dirty = dirty;
         }
         self.feed_starved(submit);
+        // Last: a connection that was closed just now may have made room, and nothing else may ever
+        // happen.
+        self.arm_listeners(submit);
     }
 
     /// When the worker wants to run again even if nothing completes.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        let accept = self.listeners.iter().filter_map(|listener| listener.retry_at_ms).min();
+        let retries = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.retry_at_ms);
+        let accept = if self.takes_connections() {
+            retries.min()
+        } else {
+            None
+        };
         // Connections that still found no buffer: look again soon, some come back with every turn.
         let starved = (!self.starved.is_empty()).then_some(self.shared.now_ms + 1);
         let flush = (!self.dirty.is_empty()).then_some(self.shared.now_ms);
-        [self.deadlines.next_at_ms(), accept, starved, flush].into_iter().flatten().min()
+        [self.deadlines.next_at_ms(), accept, starved, flush]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Stops accepting, closes what is idle; every other connection ends behind its current requests.
+    /// Stops accepting, closes what is idle; every other connection ends behind its current
+    /// requests.
     pub fn drain<S: Submit>(&mut self, submit: &mut S) {
         self.draining = true;
         for (index, listener) in self.listeners.iter_mut().enumerate() {
@@ -84,12 +98,19 @@ impl Worker {
     /// How many connections have a request in progress.
     #[must_use]
     pub fn connections_busy(&self) -> usize {
-        self.connections.iter().filter(|(_, connection)| !connection.is_idle()).count()
+        self.connections
+            .iter()
+            .filter(|(_, connection)| !connection.is_idle())
+            .count()
     }
 
     /// Ends every connection at once.
     pub fn abort_all<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
-        let slots: Vec<u32> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .map(|(slot, _)| slot as u32)
+            .collect();
         for slot in slots {
             self.abort(slot, CloseReason::DrainDeadline, submit, handler);
             self.mark(slot);
@@ -110,7 +131,14 @@ impl Worker {
         connection.closing = Some(reason);
         let generation = connection.generation;
         connection.queue.abandon(|sequence| {
-            handler.on_abandoned(ExchangeId { slot, generation, sequence }, reason);
+            handler.on_abandoned(
+                ExchangeId {
+                    slot,
+                    generation,
+                    sequence,
+                },
+                reason,
+            );
         });
         connection.out = Vec::new();
         connection.carry = Vec::new();
@@ -167,8 +195,7 @@ impl Worker {
             }
         }
         if !connection.sending && !connection.out.is_empty() {
-            let spare = shared.spares.pop().unwrap_or_default();
-            let bytes = connection.take_output(spare);
+            let bytes = connection.take_output();
             connection.send_since_ms = shared.now_ms;
             self.send(slot, SendBuffer { bytes, sent: 0 }, submit);
         }
@@ -208,8 +235,8 @@ impl Worker {
         }
     }
 
-    /// FIN goes out, and what the peer still sends is thrown away: closing with unread bytes would send a
-    /// reset, which may destroy our last answer before the peer reads it (RFC 9112 9.6).
+    /// FIN goes out, and what the peer still sends is thrown away: closing with unread bytes would
+    /// send a reset, which may destroy our last answer before the peer reads it (RFC 9112 9.6).
     fn linger<S: Submit>(&mut self, slot: u32, submit: &mut S) {
         let limits = self.shared.limits;
         let until_ms = self.shared.now_ms + limits.linger_timeout_ms;
@@ -219,11 +246,20 @@ impl Worker {
         if connection.recv == Recv::Ended {
             return self.shut_down(slot, submit);
         }
-        connection.phase = Phase::Lingering { until_ms, bytes_left: limits.linger_bytes_max };
+        connection.phase = Phase::Lingering {
+            until_ms,
+            bytes_left: limits.linger_bytes_max,
+        };
         let socket = connection.socket;
         let token = Token::new(Kind::Internal, slot, connection.generation);
         let idle = connection.recv == Recv::Idle;
-        submit.submit(token, Op::Shutdown { socket, half: Half::Write });
+        submit.submit(
+            token,
+            Op::Shutdown {
+                socket,
+                half: Half::Write,
+            },
+        );
         if idle {
             self.receive(slot, Arm::Eager, submit);
         }
@@ -238,9 +274,16 @@ impl Worker {
         if connection.is_released() {
             return self.close(slot, submit);
         }
-        // A close with an armed receive would send no FIN: the op holds the file. This ends the op first.
+        // A close with an armed receive would send no FIN: the op holds the file. This ends the op
+        // first.
         let token = Token::new(Kind::Internal, slot, connection.generation);
-        submit.submit(token, Op::Shutdown { socket: connection.socket, half: Half::Both });
+        submit.submit(
+            token,
+            Op::Shutdown {
+                socket: connection.socket,
+                half: Half::Both,
+            },
+        );
     }
 
     fn close<S: Submit>(&mut self, slot: u32, submit: &mut S) {
@@ -248,7 +291,12 @@ impl Worker {
             return;
         };
         let token = Token::new(Kind::Internal, slot, connection.generation);
-        submit.submit(token, Op::Close { socket: connection.socket });
+        submit.submit(
+            token,
+            Op::Close {
+                socket: connection.socket,
+            },
+        );
         self.shared.counters.connections_closed_total += 1;
         for listener in &mut self.listeners {
             if listener.retry_at_ms.is_some() {
@@ -267,24 +315,40 @@ impl Worker {
         {
             connection.check_at_ms = at_ms;
             let generation = connection.generation;
-            self.deadlines.push(Check { at_ms, slot, generation });
+            self.deadlines.push(Check {
+                at_ms,
+                slot,
+                generation,
+            });
         }
     }
 
     fn arm_listeners<S: Submit>(&mut self, submit: &mut S) {
-        let full = self.connections.len() >= self.shared.limits.connections_max as usize;
-        if self.draining || full {
+        if !self.takes_connections() {
             return;
         }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            let rests = listener.retry_at_ms.is_some_and(|at_ms| at_ms > self.shared.now_ms);
+            let rests = listener
+                .retry_at_ms
+                .is_some_and(|at_ms| at_ms > self.shared.now_ms);
             if !listener.armed && !rests {
                 listener.armed = true;
                 listener.retry_at_ms = None;
                 let token = Token::new(Kind::Accept, index as u32, 0);
-                submit.submit(token, Op::Accept { listener: listener.socket });
+                submit.submit(
+                    token,
+                    Op::Accept {
+                        listener: listener.socket,
+                    },
+                );
             }
         }
+    }
+
+    /// Whether there is a reason to accept at all.
+    fn takes_connections(&self) -> bool {
+        let connections_max = self.shared.limits.connections_max as usize;
+        !self.draining && self.connections.len() < connections_max
     }
 
     /// Re-arms as many starved connections as there are buffers; the others wait for the next turn.
@@ -296,9 +360,12 @@ impl Worker {
         while buffers > 0
             && let Some((slot, generation)) = self.starved.pop_front()
         {
-            let waiting = self.connections.get(slot as usize).is_some_and(|connection| {
-                connection.generation == generation && connection.recv == Recv::Starved
-            });
+            let waiting = self
+                .connections
+                .get(slot as usize)
+                .is_some_and(|connection| {
+                    connection.generation == generation && connection.recv == Recv::Starved
+                });
             if waiting {
                 self.receive(slot, Arm::AfterStarvation, submit);
                 buffers -= 1;

@@ -1,9 +1,9 @@
 //! The worker without I/O: completions in, ops out, requests to a `Handler`.
 //!
-//! Owns connections, their order of answers, their deadlines, drain and the counters. Refuses to know a
-//! system call, a clock, Python or the meaning of bytes (that is `protocol`). It is driven like this, and in
-//! no other order: `on_completion` for every completion of a wait, `on_time` once, then `flush`, then the
-//! next wait until `next_deadline_ms`.
+//! Owns connections, their order of answers, their deadlines, drain and the counters. Refuses to
+//! know a system call, a clock, Python or the meaning of bytes (that is `protocol`). It is driven
+//! like this, and in no other order: `on_completion` for every completion of a wait, `on_time`
+//! once, then `flush`, then the next wait until `next_deadline_ms`.
 
 #![forbid(unsafe_code)]
 

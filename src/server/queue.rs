@@ -1,7 +1,7 @@
 //! The answers a connection owes in order, from the first one that is not ready yet.
 //!
-//! Owns finished answers that must wait for earlier ones. Refuses to know how they are made. It is empty as
-//! long as every handler answers at once; then answers go straight into the send buffer.
+//! Owns finished answers that must wait for earlier ones. Refuses to know how they are made. It is
+//! empty as long as every handler answers at once; then answers go straight into the send buffer.
 
 use std::collections::VecDeque;
 
@@ -67,14 +67,17 @@ impl Queue {
 
     /// Stores the answer of an entry that is not first.
     pub(super) fn fulfil(&mut self, sequence: u32, bytes: Vec<u8>) {
-        let entry = self.index(sequence).and_then(|index| self.entries.get_mut(index));
+        let entry = self
+            .index(sequence)
+            .and_then(|index| self.entries.get_mut(index));
         if let Some(entry @ Entry::Awaiting(_)) = entry {
             self.ready_bytes += bytes.len();
             *entry = Entry::Ready(bytes);
         }
     }
 
-    /// Removes the first entry, whose answer has just gone into `out`, and moves what was waiting for it.
+    /// Removes the first entry, whose answer has just gone into `out`, and moves what was waiting
+    /// for it.
     pub(super) fn release_first(&mut self, out: &mut Vec<u8>) {
         self.pop();
         while let Some(Entry::Ready(bytes)) = self.entries.front() {

@@ -1,7 +1,8 @@
 //! All connections of one worker, and what each completion means for them.
 //!
-//! Owns the connection table, the listeners and the order of a turn. Refuses to know how ops are done, what
-//! bytes mean and who answers. Every method that may need the reactor takes it as `&mut impl Submit`.
+//! Owns the connection table, the listeners and the order of a turn. Refuses to know how ops are
+//! done, what bytes mean and who answers. Every method that may need the reactor takes it as `&mut
+//! impl Submit`.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -92,7 +93,11 @@ impl Worker {
         submit: &mut S,
         handler: &mut H,
     ) {
-        let Completion { token, more, outcome } = completion;
+        let Completion {
+            token,
+            more,
+            outcome,
+        } = completion;
         match token.kind() {
             Kind::Recv => self.on_recv(token, more, outcome, submit, handler),
             Kind::Send => self.on_send(token, outcome, submit, handler),
@@ -124,9 +129,17 @@ impl Worker {
         if answer.close {
             context.connection = ConnectionField::Close;
             connection.closing.get_or_insert(CloseReason::HandlerAsked);
-            let ExchangeId { slot, generation, sequence } = exchange;
+            let ExchangeId {
+                slot,
+                generation,
+                sequence,
+            } = exchange;
             connection.queue.truncate_after(sequence, |sequence| {
-                let behind = ExchangeId { slot, generation, sequence };
+                let behind = ExchangeId {
+                    slot,
+                    generation,
+                    sequence,
+                };
                 handler.on_abandoned(behind, CloseReason::HandlerAsked);
             });
         }
@@ -171,10 +184,14 @@ impl Worker {
         }
     }
 
-    /// The connection that a completion belongs to, or `None` and a count when its slot has moved on.
+    /// The connection that a completion belongs to, or `None` and a count when its slot has moved
+    /// on.
     fn connection(&mut self, token: Token) -> Option<&mut Connection> {
         let found = self.connections.get_mut(token.slot() as usize);
-        if found.as_ref().is_none_or(|c| c.generation != token.generation()) {
+        if found
+            .as_ref()
+            .is_none_or(|c| c.generation != token.generation())
+        {
             self.shared.counters.stale_completions_total += 1;
             return None;
         }
@@ -214,7 +231,11 @@ impl Worker {
             Outcome::Failed(errno, _) => {
                 connection.recv = Recv::Ended;
                 let reset = errno.is_reset();
-                let reason = if reset { CloseReason::PeerReset } else { CloseReason::SocketError };
+                let reason = if reset {
+                    CloseReason::PeerReset
+                } else {
+                    CloseReason::SocketError
+                };
                 self.abort(slot, reason, submit, handler);
             }
             Outcome::Accepted(_) | Outcome::Sent(_) | Outcome::Ready => {}
@@ -281,7 +302,11 @@ impl Worker {
             Outcome::Failed(errno, buffer) => {
                 let reset = errno.is_reset() || errno.is_cancelled();
                 self.on_send_home(slot, buffer.unwrap_or_default());
-                let reason = if reset { CloseReason::PeerReset } else { CloseReason::SocketError };
+                let reason = if reset {
+                    CloseReason::PeerReset
+                } else {
+                    CloseReason::SocketError
+                };
                 self.abort(slot, reason, submit, handler);
             }
             _ => {}
@@ -298,13 +323,7 @@ impl Worker {
         self.shared.recycle(buffer.bytes);
     }
 
-    fn on_accept<S: Submit>(
-        &mut self,
-        token: Token,
-        more: bool,
-        outcome: Outcome,
-        submit: &mut S,
-    ) {
+    fn on_accept<S: Submit>(&mut self, token: Token, more: bool, outcome: Outcome, submit: &mut S) {
         let now_ms = self.shared.now_ms;
         let full = self.connections.len() + 1 >= self.shared.limits.connections_max as usize;
         let Some(listener) = self.listeners.get_mut(token.slot() as usize) else {
@@ -320,8 +339,8 @@ impl Worker {
                 self.open(socket);
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
-                // Without descriptors, or when it fails again and again, trying at once would only burn
-                // the core; a connection that closes, or a while, brings the next attempt.
+                // Without descriptors, or when it fails again and again, trying at once would only
+                // burn the core; a connection that closes, or a while, brings the next attempt.
                 listener.failures_in_a_row += 1;
                 if errno.is_descriptor_limit() || listener.failures_in_a_row > 8 {
                     listener.retry_at_ms = Some(now_ms + ACCEPT_RETRY_MS);
@@ -353,7 +372,13 @@ impl Worker {
             connection.in_flight_bytes = buffer.remaining().len();
             self.shared.counters.sends_total += 1;
             let token = Token::new(Kind::Send, slot, connection.generation);
-            submit.submit(token, Op::Send { socket: connection.socket, buffer });
+            submit.submit(
+                token,
+                Op::Send {
+                    socket: connection.socket,
+                    buffer,
+                },
+            );
         }
     }
 
@@ -362,13 +387,20 @@ impl Worker {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             connection.recv = Recv::Armed;
             let token = Token::new(Kind::Recv, slot, connection.generation);
-            submit.submit(token, Op::Recv { socket: connection.socket, arm });
+            submit.submit(
+                token,
+                Op::Recv {
+                    socket: connection.socket,
+                    arm,
+                },
+            );
         }
     }
 }
 
 impl Shared {
-    /// Keeps an empty vector for the next connection that owes something, unless it grew unusually large.
+    /// Keeps an empty vector for the next connection that owes something, unless it grew unusually
+    /// large.
     pub(super) fn recycle(&mut self, mut bytes: Vec<u8>) {
         if self.spares.len() < SPARES_MAX && (1..=SPARE_BYTES_MAX).contains(&bytes.capacity()) {
             bytes.clear();
@@ -377,8 +409,8 @@ impl Shared {
     }
 }
 
-/// How long accepting rests after it failed for want of descriptors. 100 ms is arbitrary: short for a peer,
-/// long for a processor.
+/// How long accepting rests after it failed for want of descriptors. 100 ms is arbitrary: short for
+/// a peer, long for a processor.
 const ACCEPT_RETRY_MS: u64 = 100;
 
 /// Send buffers kept for reuse: enough for a turn's worth of connections.

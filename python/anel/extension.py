@@ -1,0 +1,45 @@
+"""What `Application.extend_request` adds to requests.
+
+Owns the descriptor behind an added attribute. Requests of all applications have one type, so the
+descriptor asks the application of the request at hand. A `__getattr__` on the type would do the same
+with less code, but the interpreter specialises no attribute of a type that has one, and every
+`request.Response` would pay for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from anel import _core
+
+
+class Extension:
+    """An attribute that some applications gave to their requests."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the attribute's name."""
+        self._name = name
+
+    def __get__(self, request: _core.Request | None, owner: object = None) -> Any:
+        """The property's value or the bound method, if the request's application has it."""
+        if request is None:
+            return self
+        extensions = request.app._request_extensions
+        if self._name not in extensions:
+            raise AttributeError(
+                f"'Request' object has no attribute {self._name!r}", name=self._name, obj=request
+            )
+        handler, is_property = extensions[self._name]
+        return handler(request) if is_property else functools.partial(handler, request)
+
+
+def install(name: str) -> bool:
+    """Makes the attribute known to the request type; False when requests have one of that name."""
+    known = getattr(_core.Request, name, None)
+    if isinstance(known, Extension):
+        return True
+    if hasattr(_core.Request, name):
+        return False
+    setattr(_core.Request, name, Extension(name))
+    return True
