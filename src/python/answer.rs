@@ -14,11 +14,25 @@ use super::response::{Response, State};
 use super::shared::Shared;
 
 /// The response that a handler's result stands for: itself, or a plain value.
-pub fn from_result<'py>(result: Bound<'py, PyAny>) -> PyResult<Bound<'py, Response>> {
+#[inline]
+pub fn from_result<'py>(
+    shared: &Shared,
+    result: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, Response>> {
     match result.cast_into_exact::<Response>() {
         Ok(response) => Ok(response),
-        Err(other) => from_plain(&other.into_inner(), None),
+        Err(other) => from_plain(shared, &other.into_inner(), None),
     }
+}
+
+/// Whether a result is of a type that is never awaited: what most handlers return.
+pub fn is_plain(result: &Bound<'_, PyAny>) -> bool {
+    result.is_exact_instance_of::<Response>()
+        || result.is_exact_instance_of::<PyString>()
+        || result.is_exact_instance_of::<PyDict>()
+        || result.is_exact_instance_of::<PyTuple>()
+        || result.is_exact_instance_of::<PyBytes>()
+        || result.is_exact_instance_of::<PyList>()
 }
 
 /// The response to a failed request: what the application's error handlers make of the exception.
@@ -33,10 +47,10 @@ pub fn from_error<'py>(
         .app
         .bind(py)
         .call_method1("error_handler", (request, error.into_value(py)))
-        .and_then(from_result);
+        .and_then(|result| from_result(shared, result));
     // An error handler that fails is not asked again about its own failure: that would not end.
     answered
-        .or_else(|failure| last_resort(py, failure))
+        .or_else(|failure| last_resort(shared, py, failure))
         .unwrap_or_else(|failure| {
             failure.write_unraisable(py, Some(request));
             panic!("invariant: a constant response can be made")
@@ -48,15 +62,20 @@ pub fn not_found(py: Python<'_>) -> PyErr {
     anel_error(py, "RouteNotFoundException", ())
 }
 
-fn last_resort<'py>(py: Python<'py>, failure: PyErr) -> PyResult<Bound<'py, Response>> {
+fn last_resort<'py>(
+    shared: &Shared,
+    py: Python<'py>,
+    failure: PyErr,
+) -> PyResult<Bound<'py, Response>> {
     failure.write_unraisable(py, None);
     let text = PyString::new(py, "Internal Server Error").into_any();
     let code = 500_u16.into_pyobject(py)?.into_any();
-    plain(py, [Some(&text), Some(&code), None, None])
+    plain(shared, py, [Some(&text), Some(&code), None, None])
 }
 
 /// str, bytes, dict, list, and a pair of one of them with a status.
 fn from_plain<'py>(
+    shared: &Shared,
     value: &Bound<'py, PyAny>,
     code: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, Response>> {
@@ -66,20 +85,25 @@ fn from_plain<'py>(
     {
         return Ok(response.clone());
     }
+    if code.is_none()
+        && let Ok(text) = value.cast_exact::<PyString>()
+    {
+        return Response::make(shared, py, State::text(text)?);
+    }
     if value.is_instance_of::<PyString>() {
-        return plain(py, [Some(value), code, None, None]);
+        return plain(shared, py, [Some(value), code, None, None]);
     }
     if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
-        return plain(py, [None, code, Some(value), None]);
+        return plain(shared, py, [None, code, Some(value), None]);
     }
     if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() {
-        return plain(py, [None, code, None, Some(value)]);
+        return plain(shared, py, [None, code, None, Some(value)]);
     }
     if code.is_none()
         && let Ok(pair) = value.cast_exact::<PyTuple>()
         && pair.len() == 2
     {
-        return from_plain(&pair.get_item(0)?, Some(&pair.get_item(1)?));
+        return from_plain(shared, &pair.get_item(0)?, Some(&pair.get_item(1)?));
     }
     // Japronto's words.
     Err(PyValueError::new_err(format!(
@@ -91,10 +115,11 @@ fn from_plain<'py>(
 
 /// A response from text, code, body and json.
 fn plain<'py>(
+    shared: &Shared,
     py: Python<'py>,
     values: [Option<&Bound<'py, PyAny>>; 4],
 ) -> PyResult<Bound<'py, Response>> {
     let [text, code, body, json] = values.map(|value| value.map(Bound::as_borrowed));
     let arguments = Arguments::from_array([text, code, body, json, None, None, None, None]);
-    Bound::new(py, Response::from_state(State::filled(py, &arguments)?))
+    Response::make(shared, py, State::filled(py, &arguments)?)
 }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 
 use super::answer;
 use super::raw::{self, GilCell, Sent};
@@ -59,7 +60,7 @@ pub fn start<'py>(
         let (class, options) = (support.task_class.bind(py), support.task_options.bind(py));
         (class.clone(), options.clone())
     };
-    let task = task.0.call((coroutine,), Some(&task.1))?;
+    let task = task.0.call((as_coroutine(coroutine)?,), Some(&task.1))?;
     if task.call_method0(intern!(py, "done"))?.is_truthy()? {
         return Ok(Progress::Done(task.call_method0(intern!(py, "result"))));
     }
@@ -72,6 +73,20 @@ pub fn start<'py>(
     task.call_method1(intern!(py, "add_done_callback"), (callback,))?;
     shared.tasks.borrow_mut().insert(exchange, task.unbind());
     Ok(Progress::Later)
+}
+
+/// A task takes coroutines only: a future, or an object with `__await__`, is wrapped in one.
+fn as_coroutine(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    static COROUTINE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = awaitable.py();
+    if awaitable
+        .get_type()
+        .is(COROUTINE.import(py, "types", "CoroutineType")?)
+    {
+        return Ok(awaitable);
+    }
+    py.import("anel.handlers")?
+        .call_method1("as_coroutine", (awaitable,))
 }
 
 /// Looks up what tasks are made of. `loop` is the one that runs.
@@ -109,7 +124,7 @@ impl Completion {
         let request = self.request.bind(py);
         let response = task
             .call_method0(intern!(py, "result"))
-            .and_then(answer::from_result)
+            .and_then(|result| answer::from_result(&shared, result))
             .unwrap_or_else(|error| answer::from_error(&shared, request, error));
         shared
             .inbox

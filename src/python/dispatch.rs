@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::answer;
 use super::coroutine::{self, Progress};
@@ -15,6 +16,9 @@ use super::request::Request;
 use super::response::Response;
 use super::routes::{Kind, Target};
 use super::shared::Shared;
+use crate::protocol::ProtocolError;
+use crate::protocol::date::DateLine;
+use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
 use crate::router::Params;
 use crate::server::{self, CloseReason, ExchangeId, Handler, Responder, Verdict};
@@ -63,6 +67,23 @@ impl Handler for Dispatch<'_, '_> {
         verdict
     }
 
+    fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
+        let answered = self.shared.refusal_handler.as_ref().map(|handler| {
+            self.shared.python_ran.set(true);
+            let answer = handler.bind(self.py).call1((error.token(),))?;
+            out.extend_from_slice(answer.cast::<PyBytes>()?.as_bytes());
+            Ok::<(), PyErr>(())
+        });
+        match answered {
+            Some(Ok(())) => {}
+            Some(Err(failure)) => {
+                failure.write_unraisable(self.py, None);
+                encode::refusal(out, error, date);
+            }
+            None => encode::refusal(out, error, date),
+        }
+    }
+
     fn on_abandoned(&mut self, exchange: ExchangeId, _reason: CloseReason) {
         let task = self.shared.tasks.borrow_mut().remove(&exchange);
         if let Some(task) = task
@@ -92,7 +113,7 @@ fn answer_one(
         Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
     };
     let response = result
-        .and_then(answer::from_result)
+        .and_then(|result| answer::from_result(shared, result))
         .unwrap_or_else(|error| answer::from_error(shared, request, error));
     let verdict = send(&response, responder);
     shared.recycle_response(response);
@@ -114,7 +135,7 @@ fn call<'py>(
 ) -> PyResult<Progress<'py>> {
     let result = raw::call_one(handler, request.as_any())?;
     match kind {
-        Kind::Sync if result.is_exact_instance_of::<Response>() => Ok(Progress::Done(Ok(result))),
+        Kind::Sync if answer::is_plain(&result) => Ok(Progress::Done(Ok(result))),
         Kind::Sync if !coroutine::is_awaitable(&result) => Ok(Progress::Done(Ok(result))),
         Kind::AwaitFree => Ok(Progress::Done(coroutine::run_to_end(&result))),
         Kind::Sync | Kind::Awaits => coroutine::start(shared, request, exchange, result),

@@ -4,14 +4,17 @@
 //! Refuses to know which fields frame a message, beyond keeping users from contradicting the
 //! framing.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 
 use super::arguments::Value;
 use super::response::{ContentType, State, wrong_type};
-use crate::protocol::RequestHead;
 use crate::protocol::encode::push_field;
+use crate::protocol::{Field, RequestHead};
 
 /// The header fields of a request.
 ///
@@ -82,22 +85,34 @@ impl Headers {
     /// The fields of a head as Python sees them.
     pub fn from_head<'py>(
         py: Python<'py>,
+        names: &Names,
         head: &RequestHead,
         bytes: &[u8],
     ) -> PyResult<Bound<'py, Self>> {
-        let mut pairs: Vec<(String, String)> = Vec::with_capacity(head.fields.len());
-        for field in &head.fields {
-            pairs.push((
-                title_case(field.name.of(bytes)),
-                latin1(field.value.of(bytes)),
-            ));
-        }
-        let is_repeated =
-            (1..pairs.len()).any(|at| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0));
-        let headers = Bound::new(py, Self { repeated: None })?;
+        let is_repeated = (1..head.fields.len()).any(|at| {
+            let name = head.fields[at].name.of(bytes);
+            let mut before = head.fields[..at].iter();
+            before.any(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+        });
+        let repeated = is_repeated.then(|| {
+            let pair = |field: &Field| {
+                (
+                    title_case(field.name.of(bytes)),
+                    latin1(field.value.of(bytes)),
+                )
+            };
+            head.fields.iter().map(pair).collect()
+        });
+        let headers = Bound::new(py, Self { repeated })?;
         let dict = headers.as_super();
-        for (name, value) in &pairs {
-            match dict.get_item(name)? {
+        for field in &head.fields {
+            let name = names.title_case(py, field.name.of(bytes));
+            let value = text(py, field.value.of(bytes));
+            match if is_repeated {
+                dict.get_item(&name)?
+            } else {
+                None
+            } {
                 None => dict.set_item(name, value)?,
                 Some(before) => {
                     let joint = if name == "Cookie" { "; " } else { ", " };
@@ -108,17 +123,7 @@ impl Headers {
                 }
             }
         }
-        if !is_repeated {
-            return Ok(headers);
-        }
-        let repeated = Bound::new(
-            py,
-            Self {
-                repeated: Some(pairs),
-            },
-        )?;
-        repeated.as_super().update(dict.as_mapping())?;
-        Ok(repeated)
+        Ok(headers)
     }
 
     fn find<'py>(
@@ -242,6 +247,36 @@ fn title_case(name: &[u8]) -> String {
             char::from(byte)
         })
         .collect()
+}
+
+/// Title-case names that were seen before, so that a header costs no new name and no new hash.
+#[derive(Default)]
+pub struct Names(RefCell<HashMap<Box<[u8]>, Py<PyString>>>);
+
+impl Names {
+    fn title_case<'py>(&self, py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
+        if let Some(known) = self.0.borrow().get(name) {
+            return known.bind(py).clone();
+        }
+        let made = PyString::intern(py, &title_case(name));
+        let mut known = self.0.borrow_mut();
+        if known.len() < NAMES_MAX {
+            known.insert(name.into(), made.clone().unbind());
+        }
+        made
+    }
+}
+
+/// Names remembered. Peers choose names, so there is an end to it; 256 is arbitrary and more than browsers
+/// and proxies use.
+const NAMES_MAX: usize = 256;
+
+/// Bytes as a str, each byte the character of the same number.
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    match std::str::from_utf8(bytes) {
+        Ok(ascii) if bytes.is_ascii() => PyString::new(py, ascii),
+        _ => PyString::new(py, &latin1(bytes)),
+    }
 }
 
 /// Bytes as text, each byte the character of the same number (RFC 9110 5.5: obs-text).

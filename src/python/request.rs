@@ -49,6 +49,7 @@ struct Kept {
     head: RequestHead,
     head_bytes: Vec<u8>,
     body: Option<Py<PyBytes>>,
+    remote_addr: Option<Py<PyString>>,
 }
 
 /// Attributes that were asked for.
@@ -130,9 +131,10 @@ impl Request {
     #[getter]
     fn headers(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Headers, |py| {
-            let headers = slf
-                .get()
-                .read(py, |head, bytes| Headers::from_head(py, head, bytes))??;
+            let shared = slf.get().state.borrow(py).shared.clone();
+            let headers = slf.get().read(py, |head, bytes| {
+                Headers::from_head(py, &shared.names, head, bytes)
+            })??;
             Ok(headers.into_any())
         })
     }
@@ -236,7 +238,11 @@ impl Request {
             .borrow(py)
             .with(|request| request.map(|request| request.socket));
         let state = self.state.borrow(py);
-        state.shared.peer(py, state.exchange, socket)
+        match &state.kept {
+            // The slot may be another connection's by now.
+            Some(kept) if socket.is_none() => Some(kept.remote_addr.as_ref()?.bind(py).clone()),
+            _ => state.shared.peer(py, state.exchange, socket),
+        }
     }
 
     /// The host that was asked for, without port, internationalised names decoded; None when none
@@ -353,17 +359,18 @@ impl Request {
     /// Copies what the loan shows: for an object that somebody holds beyond the call.
     pub fn keep(&self, py: Python<'_>) {
         let body = self.lent_body(py).flatten().map(Bound::unbind);
+        // The peer is asked now: later, its descriptor may be another's.
+        let remote_addr = self.remote_addr(py).map(Bound::unbind);
         let kept = self.loan.borrow(py).with(|request| {
             request.map(|request| {
                 Box::new(Kept {
                     head: request.head.clone(),
                     head_bytes: request.head_bytes.to_vec(),
                     body,
+                    remote_addr,
                 })
             })
         });
-        // The peer is asked now: later, its descriptor may be another's.
-        self.remote_addr(py);
         self.state.borrow_mut(py).kept = kept;
     }
 
@@ -454,13 +461,7 @@ pub fn respond<'a, 'py>(
         ));
     }
     state.responded = true;
-    match state.shared.take_response() {
-        Some(response) => {
-            response.get().refill(py, filled);
-            Ok(response)
-        }
-        None => Py::new(py, Response::from_state(filled)),
-    }
+    Ok(Response::make(&state.shared, py, filled)?.unbind())
 }
 
 /// Adds the `Response` method to the type; called once, when the module is made.

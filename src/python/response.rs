@@ -10,6 +10,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 use super::arguments::{Arguments, Value};
 use super::headers::{push_cookies, push_headers};
 use super::raw::{GilCell, Utf8};
+use super::shared::Shared;
 use crate::protocol::{Answer, Payload};
 
 /// A response to a request.
@@ -135,9 +136,16 @@ impl Response {
         }
     }
 
-    /// Replaces everything: for an object that nobody else holds.
-    pub fn refill(&self, py: Python<'_>, state: State) {
-        *self.state.borrow_mut(py) = state;
+    /// A response of this worker: a spare object filled again, or a new one.
+    #[inline]
+    pub fn make<'py>(shared: &Shared, py: Python<'py>, state: State) -> PyResult<Bound<'py, Self>> {
+        match shared.take_response() {
+            Some(response) => {
+                *response.get().state.borrow_mut(py) = state;
+                Ok(response.into_bound(py))
+            }
+            None => Bound::new(py, Self::from_state(state)),
+        }
     }
 
     /// Drops what the object holds, so that it keeps nothing alive while it waits to be used again.

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::protocol::Limits;
-use crate::reactor::{Config, ConfigError, Counters, FlagKnob};
-use crate::server::Worker;
+use crate::reactor::{self, Config, ConfigError, FlagKnob};
+use crate::server;
 
 /// Limits with some of them replaced, or the name that is unknown or out of range.
 pub fn limits(chosen: HashMap<String, u64>) -> Result<Limits, String> {
@@ -47,29 +47,35 @@ pub fn reactor_config() -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// Everything that is counted, by name.
-pub fn fill_counters(
-    dict: &Bound<'_, PyDict>,
-    reactor: &Counters,
-    worker: &Worker,
-) -> PyResult<()> {
-    macro_rules! fill {
-        ($from:expr, $($field:ident)*) => {
-            $(dict.set_item(stringify!($field), $from.$field)?;)*
-        };
+/// Everything that is counted, at one moment.
+#[derive(Clone, Copy, Default)]
+pub struct Snapshot {
+    pub reactor: reactor::Counters,
+    pub worker: server::Counters,
+    pub connections_open: usize,
+}
+
+impl Snapshot {
+    /// By name: totals, and the number of open connections.
+    pub fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        macro_rules! fill {
+            ($from:expr, $($field:ident)*) => {
+                $(dict.set_item(stringify!($field), $from.$field)?;)*
+            };
+        }
+        fill!(self.worker, connections_accepted_total connections_closed_total requests_total
+            refusals_total sends_total pauses_total starved_total accept_pauses_total
+            deadlines_total answers_dropped_total stale_completions_total bytes_received_total
+            bytes_sent_total);
+        dict.set_item("waits_total", self.reactor.waits)?;
+        dict.set_item("enters_total", self.reactor.enters)?;
+        dict.set_item("submissions_total", self.reactor.submissions)?;
+        dict.set_item("completions_total", self.reactor.completions)?;
+        dict.set_item("overflows_total", self.reactor.overflows)?;
+        dict.set_item("flushes_total", self.reactor.flushes)?;
+        dict.set_item("wakeups_total", self.reactor.wakeups)?;
+        dict.set_item("connections_open", self.connections_open)?;
+        Ok(dict)
     }
-    let totals = worker.counters();
-    fill!(totals, connections_accepted_total connections_closed_total requests_total
-        refusals_total sends_total pauses_total starved_total accept_pauses_total deadlines_total
-        answers_dropped_total stale_completions_total bytes_received_total bytes_sent_total);
-    dict.set_item("waits_total", reactor.waits)?;
-    dict.set_item("enters_total", reactor.enters)?;
-    dict.set_item("submissions_total", reactor.submissions)?;
-    dict.set_item("completions_total", reactor.completions)?;
-    dict.set_item("overflows_total", reactor.overflows)?;
-    dict.set_item("flushes_total", reactor.flushes)?;
-    dict.set_item("wakeups_total", reactor.wakeups)?;
-    dict.set_item("connections_open", worker.connections_open())?;
-    dict.set_item("connections_busy", worker.connections_busy())?;
-    Ok(())
 }

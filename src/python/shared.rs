@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::headers::Names;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
@@ -23,7 +24,10 @@ pub struct Shared {
     pub app: Py<PyAny>,
     pub routes: Routes,
     pub logger: Option<Py<PyAny>>,
+    /// The application's own answer to requests that are not HTTP, if it has one.
+    pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
+    pub names: Names,
     /// Objects that nobody else holds, ready to be filled again.
     requests: RefCell<Vec<Py<Request>>>,
     responses: RefCell<Vec<Py<Response>>>,
@@ -47,19 +51,25 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: Py<PyAny>, routes: Routes, logger: Option<Py<PyAny>>) -> Self {
-        Self {
-            app,
+    pub fn new(app: &Bound<'_, PyAny>, routes: Routes) -> PyResult<Self> {
+        let hook = |name| -> PyResult<Option<Py<PyAny>>> {
+            let hook = app.getattr(name)?;
+            Ok((!hook.is_none()).then(|| hook.unbind()))
+        };
+        Ok(Self {
+            app: app.clone().unbind(),
             routes,
-            logger,
+            logger: hook("_request_logger")?,
+            refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
+            names: Names::default(),
             requests: RefCell::default(),
             responses: RefCell::default(),
             peers: RefCell::default(),
             inbox: RefCell::default(),
             tasks: RefCell::default(),
             python_ran: Cell::new(false),
-        }
+        })
     }
 
     pub fn take_request(&self) -> Option<Py<Request>> {

@@ -20,7 +20,7 @@ use super::dispatch::Dispatch;
 use super::errors::{config_error, reactor_unavailable};
 use super::raw;
 use super::routes::Routes;
-use super::settings::{limits, reactor_config};
+use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
 use crate::router::Params;
@@ -37,6 +37,8 @@ pub struct Worker {
     wish: Cell<Wish>,
     drain_until: Cell<Option<Instant>>,
     drained: Cell<bool>,
+    /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
+    snapshot: Cell<Snapshot>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,8 +90,6 @@ impl Worker {
         let routes = Routes::from_entries(&routes)?;
         let opened =
             reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
-        let logger = app.getattr("_request_logger")?;
-        let logger = (!logger.is_none()).then(|| logger.unbind());
         let mut worker = server::Worker::new(limits);
         worker.add_listener(listener_fd);
         let reactor_name = opened.reactor.name();
@@ -103,7 +103,8 @@ impl Worker {
         };
         Ok(Self {
             engine: RefCell::new(Some(engine)),
-            shared: Rc::new(Shared::new(app.unbind(), routes, logger)),
+            shared: Rc::new(Shared::new(&app, routes)?),
+            snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
             wish: Cell::new(Wish::Nothing),
@@ -182,18 +183,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Totals since the start, by name, and a few gauges.
+    /// Totals since the start, by name, and a few gauges. Within a handler, as of the last wait.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let Ok(engine) = self.engine.try_borrow() else {
-            return Err(PyRuntimeError::new_err(
-                "counters() was called from within a handler",
-            ));
-        };
-        if let Some(engine) = engine.as_ref() {
-            super::settings::fill_counters(&dict, &engine.reactor.counters(), &engine.worker)?;
+        if let Ok(engine) = self.engine.try_borrow()
+            && let Some(engine) = engine.as_ref()
+        {
+            self.snapshot.set(engine.snapshot());
         }
-        Ok(dict)
+        self.snapshot.get().to_dict(py)
     }
 }
 
@@ -235,6 +232,7 @@ impl Worker {
         let (reactor, completions) = (&mut engine.reactor, &mut engine.completions);
         raw::without_gil(py, || reactor.wait(timeout, completions))
             .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
+        self.snapshot.set(engine.snapshot());
         if engine.completions.is_empty() {
             py.check_signals()?;
         }
@@ -278,6 +276,14 @@ impl Worker {
 }
 
 impl Engine {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            reactor: self.reactor.counters(),
+            worker: *self.worker.counters(),
+            connections_open: self.worker.connections_open(),
+        }
+    }
+
     fn clock(&self) -> Clock {
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
