@@ -62,6 +62,7 @@ class Application:
         self._debug = bool(debug)
         self._router = Router()
         self._loop: ReactorLoop | None = None
+        self._worker: _core.Worker | None = None
         self._error_handlers: list[
             tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
         ] = []
@@ -209,20 +210,36 @@ class Application:
                 reactor=reactor,
                 limits=self._limits or None,
             )
+            self._worker = worker
             if worker.reactor_notice is not None:
                 print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
-            Serving(self._reactor_loop(), worker).run(
-                f"Accepting connections on http://{address(listener)}"
-            )
+            announcement = f"Accepting connections on http://{address(listener)}"
+            Serving(self._reactor_loop(), worker, listener).run(announcement)
         except SetupError as error:
             _exit(EXIT_SETUP, str(error))
         finally:
+            self._worker = None
             self._router.thaw()
 
     def _reactor_loop(self) -> ReactorLoop:
         if self._loop is None or self._loop.is_closed():
             self._loop = new_loop()
         return self._loop
+
+    def counters(self) -> dict[str, int]:
+        """What the worker has counted since it started, by name; empty when none is running.
+
+        Totals end in `_total`: requests_total, enters_total (`io_uring_enter` or `epoll_wait`
+        calls), sends_total, bytes_sent_total, ...; connections_open is a gauge. Within a handler the
+        numbers are those of the last wait.
+        """
+        return {} if self._worker is None else self._worker.counters()
+
+    @property
+    def _refusal_handler(self) -> Callable[[str], bytes] | None:
+        """What answers requests that are not HTTP; None for the core's own answers."""
+        own = type(self).protocol_error_handler is Application.protocol_error_handler
+        return None if own else self.protocol_error_handler
 
     @property
     def _request_logger(self) -> Callable[[_core.Request], None] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 Kind = Literal["sync", "await_free", "awaits"]
@@ -33,6 +33,11 @@ def classify(handler: Callable[..., Any]) -> Kind:
         call = inspect.getattr_static(type(target), "__call__", None)
         return "awaits" if inspect.iscoroutinefunction(call) else "sync"
     return "await_free" if target is handler and _cannot_suspend(target) else "awaits"
+
+
+async def as_coroutine(awaitable: Awaitable[Any]) -> Any:
+    """Makes a coroutine, which a task needs, of anything that can be awaited."""
+    return await awaitable
 
 
 def _cannot_suspend(function: Callable[..., Any]) -> bool:

@@ -42,10 +42,16 @@ class Drainable(Turning, Protocol):
 class Serving:
     """One worker on one loop, from the first accept to the last close."""
 
-    def __init__(self, loop: ReactorLoop, worker: Drainable) -> None:
-        """Takes a loop that is not running and a worker of this thread."""
+    def __init__(
+        self, loop: ReactorLoop, worker: Drainable, listener: socket.socket | None = None
+    ) -> None:
+        """Takes a loop that is not running and a worker of this thread.
+
+        The listener is closed once the worker has stopped accepting from it.
+        """
         self._loop = loop
         self._worker = worker
+        self._listener = listener
         self._stops = 0
         self._signals_seen = 0
 
@@ -70,11 +76,16 @@ class Serving:
         self._stops += 1
         if self._stops == 1:
             self._worker.drain(DRAIN_DEADLINE_S)
-            self._check_drain()
+            # The worker hears of it in its next turn; until then it may use the descriptor.
+            self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
         else:
             self._loop.stop()
 
     def _check_drain(self) -> None:
+        if self._listener is not None:
+            # Peers are refused at once instead of waiting for somebody who will never accept.
+            self._listener.close()
+            self._listener = None
         if self._worker.is_drained():
             self._loop.stop()
         else:

@@ -3,7 +3,7 @@
 //! Owns the rules for plain returns and for failures. Refuses to know how the handler was called
 //! and where the response goes. Whatever happens, there is a response at the end.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
 
@@ -43,6 +43,11 @@ pub fn from_error<'py>(
 ) -> Bound<'py, Response> {
     let py = request.py();
     request.get().allow_response(py);
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+        // Not the request's failure: the program wants to end. The turn raises it.
+        shared.fatal.replace(Some(error));
+        return last_resort(shared, py).unwrap_or_else(|_| panic!("{IMPOSSIBLE}"));
+    }
     let answered = shared
         .app
         .bind(py)
@@ -50,11 +55,11 @@ pub fn from_error<'py>(
         .and_then(|result| from_result(shared, result));
     // An error handler that fails is not asked again about its own failure: that would not end.
     answered
-        .or_else(|failure| last_resort(shared, py, failure))
-        .unwrap_or_else(|failure| {
+        .or_else(|failure| {
             failure.write_unraisable(py, Some(request));
-            panic!("invariant: a constant response can be made")
+            last_resort(shared, py)
         })
+        .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
 }
 
 /// What an unmatched path raises.
@@ -62,12 +67,9 @@ pub fn not_found(py: Python<'_>) -> PyErr {
     anel_error(py, "RouteNotFoundException", ())
 }
 
-fn last_resort<'py>(
-    shared: &Shared,
-    py: Python<'py>,
-    failure: PyErr,
-) -> PyResult<Bound<'py, Response>> {
-    failure.write_unraisable(py, None);
+const IMPOSSIBLE: &str = "invariant: a response of a constant text can be made";
+
+fn last_resort<'py>(shared: &Shared, py: Python<'py>) -> PyResult<Bound<'py, Response>> {
     let text = PyString::new(py, "Internal Server Error").into_any();
     let code = 500_u16.into_pyobject(py)?.into_any();
     plain(shared, py, [Some(&text), Some(&code), None, None])

@@ -86,6 +86,7 @@ impl Handler for Dispatch<'_, '_> {
 
     fn on_abandoned(&mut self, exchange: ExchangeId, _reason: CloseReason) {
         let task = self.shared.tasks.borrow_mut().remove(&exchange);
+        self.shared.python_ran.set(true);
         if let Some(task) = task
             && let Err(error) = task.call_method0(self.py, "cancel")
         {

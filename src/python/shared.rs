@@ -37,6 +37,8 @@ pub struct Shared {
     pub inbox: RefCell<Vec<(ExchangeId, Py<Response>)>>,
     /// Tasks of exchanges that are not answered yet.
     pub tasks: RefCell<HashMap<ExchangeId, Py<PyAny>>>,
+    /// An exception that ends the server.
+    pub fatal: Cell<Option<PyErr>>,
     /// Whether Python code ran since the turn last looked.
     pub python_ran: Cell<bool>,
 }
@@ -68,6 +70,7 @@ impl Shared {
             peers: RefCell::default(),
             inbox: RefCell::default(),
             tasks: RefCell::default(),
+            fatal: Cell::new(None),
             python_ran: Cell::new(false),
         })
     }

@@ -141,10 +141,10 @@ impl Worker {
         });
         let asyncio = AsyncioView::new(py, &self.shared)?;
         loop {
-            if self.step(py, engine, until, &asyncio)? {
-                return Ok(true);
+            if let Some(readable) = self.step(py, engine, until, &asyncio)? {
+                return Ok(readable);
             }
-            if until.is_some_and(|until| Instant::now() >= until) || asyncio.has_work() {
+            if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(false);
             }
         }
@@ -206,14 +206,15 @@ impl Worker {
         }
     }
 
-    /// One wait and everything that follows from it. True when a watched descriptor is readable.
+    /// One wait and everything that follows from it. `Some` ends the turn, and says whether a watched
+    /// descriptor is readable.
     fn step(
         &self,
         py: Python<'_>,
         engine: &mut Engine,
         until: Option<Instant>,
         asyncio: &AsyncioView<'_>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<bool>> {
         let shared = &self.shared;
         self.grant_wish(py, engine)?;
         engine.send_late_answers(py, shared);
@@ -224,7 +225,9 @@ impl Worker {
         };
         engine.worker.flush(&mut engine.reactor, &mut dispatch);
         engine.arm_watch();
-        let timeout = if asyncio.has_work() {
+        // Only code that ran can have given asyncio something to do.
+        let mut has_work = shared.python_ran.take() && asyncio.has_work();
+        let timeout = if has_work {
             Some(Duration::ZERO)
         } else {
             engine.timeout(until)
@@ -236,7 +239,12 @@ impl Worker {
         if engine.completions.is_empty() {
             py.check_signals()?;
         }
-        Ok(engine.take_completions(py, shared))
+        let readable = engine.take_completions(py, shared);
+        if let Some(error) = shared.fatal.take() {
+            return Err(error);
+        }
+        has_work |= shared.python_ran.take() && asyncio.has_work();
+        Ok((readable || has_work).then_some(readable))
     }
 
     fn grant_wish(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {

@@ -1,7 +1,8 @@
-"""Fixtures: a live server in a process of its own, and a worker that serves nobody.
+"""Fixtures: a live server in a process of its own, a client for it, and a worker that serves nobody.
 
 Owns starting, waiting and stopping. `serve` runs a program through the command line on a port that
-the kernel picks and returns once it accepts; every wait has a deadline and every process is ended.
+the kernel picks and returns once it accepts; `shared` does so once for all tests of a module. Every
+wait has a deadline and every process is ended.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -29,6 +31,149 @@ from anel import _core
 # Bounds a hang; nothing takes this long on purpose.
 DEADLINE_S = 20.0
 
+REACTORS = ["io_uring", "epoll"]
+
+
+@dataclasses.dataclass
+class Answer:
+    """A response as it came over the wire. `fields` keeps order, case and repetition."""
+
+    version: str
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    body: bytes
+    head: bytes
+
+    def field(self, name: str) -> str | None:
+        """The only value of a field, or None."""
+        values = [value for known, value in self.fields if known.lower() == name.lower()]
+        assert len(values) <= 1, f"{name} was sent {len(values)} times"
+        return values[0] if values else None
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode()
+
+
+class Client:
+    """A connection that sends bytes and reads one response after the other."""
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = bytearray()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Sends all of it."""
+        self.socket.sendall(data)
+
+    def finish(self) -> None:
+        """Ends the sending side."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Closes with a reset instead of a FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def ask(self, data: bytes, method: str = "GET") -> Answer:
+        """Sends a request and reads its response."""
+        self.send(data)
+        return self.answer(method)
+
+    def answer(self, method: str = "GET", *, skip_continue: bool = True) -> Answer:
+        """Reads the next response; `100 Continue` is passed over unless it is asked for."""
+        head = bytes(self._take(self._find(b"\r\n\r\n") + 4))
+        lines = head.decode("latin-1").split("\r\n")[:-2]
+        version, status, reason = lines[0].split(" ", 2)
+        if status == "100" and skip_continue:
+            return self.answer(method)
+        fields = []
+        for line in lines[1:]:
+            name, _, value = line.partition(": ")
+            fields.append((name, value))
+        answer = Answer(version, int(status), reason, fields, b"", head)
+        if method != "HEAD" and answer.status >= 200 and answer.status not in (204, 304):
+            length = answer.field("Content-Length")
+            assert length is not None, head
+            answer.body = self._take(int(length))
+        return answer
+
+    def is_ended(self) -> bool:
+        """Waits for what comes next: True if it is the end, False if it is a byte."""
+        return not self._received and not self._receive()
+
+    def is_silent(self) -> bool:
+        """Whether nothing is there to be read at this moment."""
+        return not self._received and not select.select([self.socket], [], [], 0)[0]
+
+    def rest(self) -> bytes:
+        """Everything until the end of the connection."""
+        while self._receive():
+            pass
+        return self._take(len(self._received))
+
+    def next_bytes(self, length: int) -> bytes:
+        """Exactly so many bytes."""
+        return self._take(length)
+
+    def _find(self, end: bytes) -> int:
+        begin = 0
+        while (at := self._received.find(end, begin)) < 0:
+            begin = max(0, len(self._received) - len(end))
+            if not self._receive():
+                raise EOFError(f"the connection ended within {bytes(self._received)!r}")
+        return at
+
+    def _take(self, length: int) -> bytes:
+        while len(self._received) < length:
+            if not self._receive():
+                raise EOFError(f"the connection ended {length - len(self._received)} bytes early")
+        taken = bytes(self._received[:length])
+        del self._received[:length]
+        return taken
+
+    def _receive(self) -> bool:
+        part = self.socket.recv(1 << 18)
+        self._received += part
+        return bool(part)
+
+
+def get(
+    target: str = "/",
+    *fields: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    version: str = "1.1",
+) -> bytes:
+    """The bytes of a request. A body comes with its Content-Length, HTTP/1.1 with a Host."""
+    lines = [f"{method} {target} HTTP/{version}", *fields]
+    if version == "1.1" and not any(field.lower().startswith("host:") for field in fields):
+        lines.append("Host: a")
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+def wait_until(condition: Callable[[], bool], what: str = "condition") -> None:
+    """Looks again and again until it is so, or the deadline is over."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.002)
+
 
 @dataclasses.dataclass
 class Server:
@@ -38,6 +183,26 @@ class Server:
     port: int = 0
     lines: list[str] = dataclasses.field(default_factory=list)
     _printed: queue.Queue[str | None] = dataclasses.field(default_factory=queue.Queue)
+
+    def client(self, receive_buffer: int | None = None) -> Client:
+        """A connection that reads responses."""
+        return Client(self.port, receive_buffer)
+
+    def ask(self, data: bytes, method: str = "GET") -> Answer:
+        """Sends one request on a connection of its own."""
+        with self.client() as client:
+            return client.ask(data, method)
+
+    def open_descriptors(self) -> int:
+        """How many descriptors the process has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def resident_kib(self) -> int:
+        """The process's resident memory."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1])
 
     def connect(self) -> socket.socket:
         """A connection whose operations time out instead of hanging."""
@@ -89,7 +254,7 @@ class Server:
 Serve = Callable[..., Server]
 
 
-@pytest.fixture(params=["io_uring", "epoll"])
+@pytest.fixture(params=REACTORS)
 def reactor(request: pytest.FixtureRequest) -> str:
     """Each reactor in turn."""
     return str(request.param)
@@ -104,22 +269,45 @@ def serve(tmp_path: pathlib.Path) -> Iterator[Serve]:
             program = tmp_path / "program.py"
             program.write_text(textwrap.dedent(source))
             command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0", *options]
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-            )
-            server = Server(process)
-            reader = threading.Thread(target=server._read, daemon=True)
-            reader.start()
-            stack.callback(_end, process, reader)
-            server.port = int(server.wait_for_line(r"Accepting connections on .*:(\d+)$")[1])
-            return server
+            return start_server(stack, command, **environment)
 
         yield start
+
+
+@pytest.fixture(scope="module", params=REACTORS)
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server for all tests of a module, on each reactor: it runs the module's PROGRAM."""
+    program = tmp_path_factory.mktemp("shared") / "program.py"
+    program.write_text(textwrap.dedent(request.module.PROGRAM))
+    options = ["--port", "0", "--reactor", request.param]
+    command = [sys.executable, "-m", "anel", "run", str(program), *options]
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, command)
+        yield server
+        assert server.process.poll() is None, "the server ended:\n" + "\n".join(server.lines)
+        assert server.stop() == 0, "\n".join(server.lines)
+
+
+def start_server(
+    stack: contextlib.ExitStack, command: list[str], **environment: str
+) -> Server:
+    """Starts a process that announces its port, and ends it with the stack."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **environment},
+    )
+    server = Server(process)
+    reader = threading.Thread(target=server._read, daemon=True)
+    reader.start()
+    stack.callback(_end, process, reader)
+    server.port = int(server.wait_for_line(r"Accepting connections on .*:(\d+)$")[1])
+    return server
 
 
 def _end(process: subprocess.Popen[str], reader: threading.Thread) -> None:
