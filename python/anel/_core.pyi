@@ -1,19 +1,30 @@
 """The extension: native request and response types, and the worker that serves."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, final, overload
 
 from anel.application import Application
+from anel.encoding import Query
 from anel.routing import Route, TableEntry
 
+__all__ = ["Headers", "Request", "Response", "Worker", "doctor"]
+
+_T = TypeVar("_T")
+
 @final
-class Headers(Mapping[str, str]):
-    """A request's headers: case-insensitive, in the order of arrival."""
+class Headers(dict[str, str]):
+    """A request's headers: a dict of Title-Case names; looking a name up ignores case."""
 
     def __getitem__(self, name: str, /) -> str: ...
-    def __iter__(self) -> Iterator[str]: ...
-    def __len__(self) -> int: ...
-    def get_all(self, name: str, /) -> list[str]: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    @overload
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str, /) -> str: ...
+    @overload
+    def get(self, name: str, default: _T, /) -> str | _T: ...
+    def getall(self, name: str) -> list[str]: ...
+    def get_all(self, name: str) -> list[str]: ...
 
 @final
 class Response:
@@ -27,12 +38,26 @@ class Response:
         json: Any = None,
         mime_type: str | None = None,
         encoding: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
+        *,
+        status: int | None = None,
+        status_code: int | None = None,
     ) -> Response: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def content_type(self) -> str | None: ...
+    @property
+    def body(self) -> bytes | None: ...
+
+class _Extended:
+    """What `Application.extend_request` adds."""
+
+    def __getattr__(self, name: str, /) -> Any: ...
 
 @final
-class Request:
+class Request(_Extended):
     """A request, lazily decoded."""
 
     @property
@@ -42,7 +67,7 @@ class Request:
     @property
     def query_string(self) -> str | None: ...
     @property
-    def query(self) -> dict[str, str]: ...
+    def query(self) -> Query: ...
     @property
     def version(self) -> str: ...
     @property
@@ -56,9 +81,13 @@ class Request:
     @property
     def json(self) -> Any: ...
     @property
+    def mime_type(self) -> str | None: ...
+    @property
+    def encoding(self) -> str | None: ...
+    @property
     def keep_alive(self) -> bool: ...
     @property
-    def remote_addr(self) -> str: ...
+    def remote_addr(self) -> str | None: ...
     @property
     def hostname(self) -> str | None: ...
     @property
@@ -77,10 +106,12 @@ class Request:
         json: Any = None,
         mime_type: str | None = None,
         encoding: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
+        *,
+        status: int | None = None,
+        status_code: int | None = None,
     ) -> Response: ...
-    def __getattr__(self, name: str, /) -> Any: ...
 
 @final
 class Worker:

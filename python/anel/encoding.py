@@ -13,8 +13,9 @@ from urllib.parse import parse_qsl
 class Query(dict[str, str]):
     """The parameters of a query: a dict of the last value of each name.
 
-    `getall` gives every value of a name in the order they were sent. Values are percent-decoded once,
-    after the query was split; parameters without a value are left out, as `urllib.parse.parse_qsl` does.
+    `getall` gives every value of a name in the order they were sent. Values are percent-decoded
+    once, after the query was split; parameters without a value are left out, as
+    `urllib.parse.parse_qsl` does.
     """
 
     __slots__ = ("_pairs",)

@@ -1,8 +1,8 @@
 """What `Application.extend_request` adds to requests.
 
 Owns the descriptor behind an added attribute. Requests of all applications have one type, so the
-descriptor asks the application of the request at hand. A `__getattr__` on the type would do the same
-with less code, but the interpreter specialises no attribute of a type that has one, and every
+descriptor asks the application of the request at hand. A `__getattr__` on the type would do the
+same with less code, but the interpreter specialises no attribute of a type that has one, and every
 `request.Response` would pay for it.
 """
 

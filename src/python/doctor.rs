@@ -26,6 +26,7 @@ pub fn doctor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         Ok(features) => {
             ring.set_item("available", true)?;
             ring.set_item("rung", format!("{:?}", features.rung).to_lowercase())?;
+            ring.set_item("setup_flags", features.rung.setup_flags())?;
             ring.set_item("multishot_recv", features.multishot_recv)?;
             ring.set_item("multishot_accept", features.multishot_accept)?;
             ring.set_item("submissions", features.submissions)?;
@@ -39,6 +40,9 @@ pub fn doctor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     }
     dict.set_item("io_uring", ring)?;
     dict.set_item("auto", report.auto)?;
-    dict.set_item("notice", report.notice)?;
+    let why = report
+        .notice
+        .unwrap_or_else(|| String::from("io_uring works on this machine"));
+    dict.set_item("why", why)?;
     Ok(dict)
 }

@@ -57,7 +57,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// By name: totals, and the number of open connections.
-    pub fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         macro_rules! fill {
             ($from:expr, $($field:ident)*) => {

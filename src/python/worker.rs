@@ -190,7 +190,7 @@ impl Worker {
         {
             self.snapshot.set(engine.snapshot());
         }
-        self.snapshot.get().to_dict(py)
+        self.snapshot.get().as_dict(py)
     }
 }
 

@@ -1,7 +1,7 @@
 """From start to exit: signals, drains, idle connections, and reactors that cannot be had.
 
-Owns the process's side. What the exit codes are is said in `anel.cli`; a drain's deadline is that of
-`anel.serving`.
+Owns the process's side. What the exit codes are is said in `anel.cli`; a drain's deadline is that
+of `anel.serving`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,11 @@ from conftest import DEADLINE_S, Serve, Server, get, start_server, wait_until
 
 PROGRAM = """
     import asyncio, collections, json, os, signal
-    from anel import Application, _core
+    from anel import Application
 
     app = Application()
     event = asyncio.Event()
     marks = collections.Counter()
-    workers = []
-
-    # The worker is made by run(); the counters are its only public trace.
-    def noting(*arguments, **named):
-        workers.append(made(*arguments, **named))
-        return workers[-1]
-
-    made, _core.Worker = _core.Worker, noting
 
     def hello(request):
         return request.Response(text="Hello world!")
@@ -55,14 +47,9 @@ PROGRAM = """
         await asyncio.sleep(0.3)
         return request.Response(text="finished")
 
-    async def counters(request):
-        found = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: found.set_result(workers[0].counters()))
-        return request.Response(json=await found)
+    def counters(request):
+        return request.Response(json=app.counters())
 
-    app.router.add_route("/", hello)
-    app.router.add_route("/wait", wait)
-    app.router.add_route("/stop_and_finish", stop_and_finish)
     def set_event(request):
         event.set()
         return request.Response(text="set")
@@ -397,7 +384,7 @@ def test_the_doctor_says_that_the_ring_is_forbidden(tmp_path: pathlib.Path) -> N
     assert report["io_uring"]["available"] is False
     assert report["io_uring"]["errno"] == 1
     assert report["seccomp"] == 2
-    assert "epoll" in report["notice"]
+    assert "epoll" in report["why"]
 
 
 def test_the_doctor_reports_a_usable_ring() -> None:
@@ -523,4 +510,3 @@ def forbidden(folder: pathlib.Path, reactor: str, error: int) -> Iterator[Server
     options = ["run", program(folder), "--port", "0", "--reactor", reactor]
     with contextlib.ExitStack() as stack:
         yield start_server(stack, [*launcher(folder), *options], REFUSE_WITH=str(error))
-

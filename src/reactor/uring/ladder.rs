@@ -31,6 +31,39 @@ pub enum Rung {
 impl Rung {
     const ALL: [Self; 4] = [Self::Full, Self::Deferred, Self::Cooperative, Self::Minimum];
 
+    /// The set-up flags that this rung asks for, by the kernel's names without their prefix.
+    #[must_use]
+    pub fn setup_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Full => &[
+                "SINGLE_ISSUER",
+                "DEFER_TASKRUN",
+                "TASKRUN_FLAG",
+                "NO_SQARRAY",
+                "SUBMIT_ALL",
+                "CLAMP",
+                "CQSIZE",
+            ],
+            Self::Deferred => &[
+                "SINGLE_ISSUER",
+                "DEFER_TASKRUN",
+                "TASKRUN_FLAG",
+                "SUBMIT_ALL",
+                "CLAMP",
+                "CQSIZE",
+            ],
+            Self::Cooperative => &[
+                "SINGLE_ISSUER",
+                "COOP_TASKRUN",
+                "TASKRUN_FLAG",
+                "SUBMIT_ALL",
+                "CLAMP",
+                "CQSIZE",
+            ],
+            Self::Minimum => &["COOP_TASKRUN", "SUBMIT_ALL", "CLAMP", "CQSIZE"],
+        }
+    }
+
     /// Whether nothing that the knob switches off is in this rung.
     fn is_allowed(self, knob: FlagKnob) -> bool {
         match self {
