@@ -267,8 +267,8 @@ impl Names {
     }
 }
 
-/// Names remembered. Peers choose names, so there is an end to it; 256 is arbitrary and more than browsers
-/// and proxies use.
+/// Names remembered. Peers choose names, so there is an end to it; 256 is arbitrary and more than
+/// browsers and proxies use.
 const NAMES_MAX: usize = 256;
 
 /// Bytes as a str, each byte the character of the same number.

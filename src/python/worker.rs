@@ -206,8 +206,8 @@ impl Worker {
         }
     }
 
-    /// One wait and everything that follows from it. `Some` ends the turn, and says whether a watched
-    /// descriptor is readable.
+    /// One wait and everything that follows from it. `Some` ends the turn, and says whether a
+    /// watched descriptor is readable.
     fn step(
         &self,
         py: Python<'_>,

@@ -20,6 +20,7 @@ use anel::reactor::{
     Reactor, ReactorUnavailable, Reason, Ring, Rung, SendBuffer, Submit, Token, listen, local_name,
     open, peer_name,
 };
+use socket2::SockRef;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LISTENER: Token = Token::new(Kind::Accept, 0, 1);
@@ -61,6 +62,16 @@ on_both! {
     tokens_come_back_as_they_went
     a_listener_sets_up_what_it_accepts
     running_out_of_descriptors_is_reported_once
+    data_that_comes_while_nothing_receives_is_there_later
+    data_that_was_there_before_a_cancel_is_not_lost
+    data_that_found_no_buffer_is_there_later
+    a_fin_right_behind_data_ends_the_receive
+    a_buffer_that_is_exactly_full_hides_nothing
+    more_than_a_wait_takes_is_received_without_further_news
+    a_full_socket_takes_more_whenever_the_peer_has_read
+    a_finished_send_is_not_slept_on
+    data_before_the_first_receive_is_received
+    urgent_data_hides_nothing
 }
 
 /// An echo server in the shape of the worker: slots, generations, one send at a time.
@@ -543,12 +554,9 @@ fn clog(reactor: &mut impl Reactor, socket: RawFd) {
         };
         reactor.submit(SEND, Op::Send { socket, buffer });
         let mut completions = Vec::new();
-        // Twice, because epoll delivers results at hand before it asks the kernel.
-        for _ in 0..2 {
-            reactor
-                .wait(Some(Duration::ZERO), &mut completions)
-                .unwrap();
-        }
+        reactor
+            .wait(Some(Duration::ZERO), &mut completions)
+            .unwrap();
         if completions.is_empty() {
             return;
         }
@@ -827,6 +835,307 @@ fn a_listener_sets_up_what_it_accepts<R: Reactor>(open: Open<R>) {
     reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!((&client).read(&mut [0; 1]).unwrap(), 0);
+}
+
+/// Waits until that many bytes are in the socket, unread.
+fn arrived(socket: &OwnedFd, bytes: usize) {
+    let stream = TcpStream::from(socket.try_clone().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    while stream.peek(&mut vec![0; bytes]).unwrap_or(0) < bytes {
+        assert!(Instant::now() < deadline, "{bytes} bytes never came");
+        thread::yield_now();
+    }
+}
+
+fn receive(reactor: &mut impl Reactor, socket: &OwnedFd, arm: Arm) {
+    let socket = socket.as_raw_fd();
+    reactor.submit(RECV, Op::Recv { socket, arm });
+}
+
+/// Takes what there is without a pause; there may be nothing.
+fn look(reactor: &mut impl Reactor) -> Vec<Completion> {
+    let mut completions = Vec::new();
+    reactor
+        .wait(Some(Duration::ZERO), &mut completions)
+        .unwrap();
+    completions
+}
+
+/// What the armed receive brings until that many bytes are there or it ends; its end.
+fn collect(reactor: &mut impl Reactor, bytes: &mut Vec<u8>, enough: usize) -> Option<Outcome> {
+    let mut end = None;
+    while end.is_none() && bytes.len() < enough {
+        for completion in next(reactor) {
+            assert!(completion.token == RECV && end.is_none());
+            match completion.outcome {
+                Outcome::Received(lease) => {
+                    assert!(
+                        completion.more,
+                        "the tests run on a kernel that has multishot"
+                    );
+                    bytes.extend_from_slice(&lease);
+                }
+                outcome => {
+                    assert!(!completion.more);
+                    end = Some(outcome);
+                }
+            }
+        }
+    }
+    end
+}
+
+fn is_cancelled(outcome: Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Failed(errno, None)) if errno.is_cancelled())
+}
+
+fn data_that_comes_while_nothing_receives_is_there_later<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let mut bytes = Vec::new();
+    for round in 1..=3 {
+        receive(&mut reactor, &ours, Arm::Eager);
+        reactor.submit(RECV, Op::Cancel { target: RECV });
+        assert!(is_cancelled(collect(&mut reactor, &mut bytes, 1 << 20)));
+
+        peer.write_all(b"unseen").unwrap();
+        arrived(&ours, 6);
+        assert!(look(&mut reactor).is_empty(), "nobody asked");
+        receive(&mut reactor, &ours, Arm::Eager);
+
+        assert!(collect(&mut reactor, &mut bytes, 6 * round).is_none());
+        assert_eq!(bytes, b"unseen".repeat(round));
+        reactor.submit(RECV, Op::Cancel { target: RECV });
+        assert!(is_cancelled(collect(&mut reactor, &mut bytes, 1 << 20)));
+    }
+}
+
+fn data_that_was_there_before_a_cancel_is_not_lost<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    receive(&mut reactor, &ours, Arm::Eager);
+    look(&mut reactor);
+    peer.write_all(b"early").unwrap();
+    arrived(&ours, 5);
+
+    reactor.submit(RECV, Op::Cancel { target: RECV });
+    // The ring may deliver the data first; the end comes all the same.
+    let mut bytes = Vec::new();
+    assert!(is_cancelled(collect(&mut reactor, &mut bytes, 1 << 20)));
+    receive(&mut reactor, &ours, Arm::Eager);
+    collect(&mut reactor, &mut bytes, 5);
+
+    assert_eq!(bytes, b"early");
+}
+
+fn data_that_found_no_buffer_is_there_later<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        buffers: 1,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let mut reactor = open(&config);
+    let (ours, mut peer) = pair();
+    receive(&mut reactor, &ours, Arm::Eager);
+    peer.write_all(b"one").unwrap();
+    let mut completions = next(&mut reactor);
+    let Outcome::Received(held) = completions.remove(0).outcome else {
+        panic!("not received")
+    };
+    peer.write_all(b"two").unwrap();
+    if completions.is_empty() {
+        completions = next(&mut reactor);
+    }
+    assert!(matches!(completions[0].outcome, Outcome::Starved) && !completions[0].more);
+    arrived(&ours, 3);
+    assert!(look(&mut reactor).is_empty(), "nobody asked");
+
+    assert_eq!(&*held, b"one");
+    drop(held);
+    receive(&mut reactor, &ours, Arm::AfterStarvation);
+
+    let Completion { outcome, .. } = next(&mut reactor).remove(0);
+    assert!(matches!(outcome, Outcome::Received(lease) if &*lease == b"two"));
+}
+
+fn a_fin_right_behind_data_ends_the_receive<R: Reactor>(open: Open<R>) {
+    // Whether a receive is armed, and if not, whether a wait comes in between.
+    for (armed, seen) in [(true, false), (false, true), (false, false)] {
+        let mut reactor = open(&Config::default());
+        let (ours, mut peer) = pair();
+        receive(&mut reactor, &ours, Arm::Eager);
+        look(&mut reactor);
+        let mut bytes = Vec::new();
+        if !armed {
+            reactor.submit(RECV, Op::Cancel { target: RECV });
+            assert!(is_cancelled(collect(&mut reactor, &mut bytes, 1)));
+        }
+
+        peer.write_all(b"last words").unwrap();
+        drop(peer);
+        arrived(&ours, 10);
+        if seen {
+            assert!(look(&mut reactor).is_empty(), "nobody asked");
+        }
+        if !armed {
+            receive(&mut reactor, &ours, Arm::Eager);
+        }
+        let end = collect(&mut reactor, &mut bytes, 1 << 20);
+
+        assert!(matches!(end, Some(Outcome::EndOfInput)), "{end:?}");
+        assert_eq!(bytes, b"last words");
+    }
+}
+
+fn a_buffer_that_is_exactly_full_hides_nothing<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        buffers: 8,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let mut reactor = open(&config);
+    let (ours, mut peer) = pair();
+    receive(&mut reactor, &ours, Arm::Eager);
+
+    let mut expected = Vec::new();
+    let mut bytes = Vec::new();
+    for piece in [64, 1, 64, 128, 63, 65] {
+        let message = vec![piece as u8; piece];
+        peer.write_all(&message).unwrap();
+        expected.extend(message);
+        assert!(collect(&mut reactor, &mut bytes, expected.len()).is_none());
+        assert!(look(&mut reactor).is_empty());
+    }
+    peer.write_all(&[7; 64]).unwrap();
+    drop(peer);
+    expected.extend([7; 64]);
+
+    let end = collect(&mut reactor, &mut bytes, 1 << 20);
+    assert!(matches!(end, Some(Outcome::EndOfInput)), "{end:?}");
+    assert!(bytes == expected);
+}
+
+fn more_than_a_wait_takes_is_received_without_further_news<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        buffers: 256,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let mut reactor = open(&config);
+    let (ours, mut peer) = pair();
+    let message: Vec<u8> = (0..64 * 200)
+        .map(|index: u32| (index % 251) as u8)
+        .collect();
+    peer.write_all(&message).unwrap();
+    arrived(&ours, message.len());
+
+    receive(&mut reactor, &ours, Arm::Eager);
+
+    let mut bytes = Vec::new();
+    assert!(collect(&mut reactor, &mut bytes, message.len()).is_none());
+    assert!(bytes == message);
+    assert_eq!(reactor.free_buffers(), 256);
+}
+
+fn a_full_socket_takes_more_whenever_the_peer_has_read<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    peer.set_nonblocking(true).unwrap();
+    for _ in 0..3 {
+        clog(&mut reactor, ours.as_raw_fd());
+
+        let deadline = Instant::now() + PATIENCE;
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            assert!(Instant::now() < deadline, "the send never went on");
+            let _ = peer.read(&mut [0; 1 << 16]);
+            completions = look(&mut reactor);
+        }
+
+        let Completion { token, outcome, .. } = completions.remove(0);
+        let Outcome::Sent(buffer) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(token == SEND && buffer.sent > 0);
+    }
+}
+
+fn a_finished_send_is_not_slept_on<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    receive(&mut reactor, &ours, Arm::Eager);
+    look(&mut reactor);
+    let begun = Instant::now();
+
+    let bytes = b"answer".to_vec();
+    let buffer = SendBuffer { bytes, sent: 0 };
+    reactor.submit(SEND, Op::Send { socket, buffer });
+    let mut completions = Vec::new();
+    reactor.wait(Some(PATIENCE), &mut completions).unwrap();
+
+    assert!(begun.elapsed() < PATIENCE);
+    assert!(matches!(completions[0].outcome, Outcome::Sent(_)));
+    peer.read_exact(&mut [0; 6]).unwrap();
+}
+
+fn data_before_the_first_receive_is_received<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    // The slot is in use by a send already when the data comes.
+    clog(&mut reactor, ours.as_raw_fd());
+    peer.write_all(b"hello").unwrap();
+    arrived(&ours, 5);
+    assert!(look(&mut reactor).is_empty());
+
+    receive(&mut reactor, &ours, Arm::Eager);
+
+    let mut bytes = Vec::new();
+    assert!(collect(&mut reactor, &mut bytes, 5).is_none());
+    assert_eq!(bytes, b"hello");
+}
+
+/// A receive stops in front of urgent data although there is more.
+fn urgent_data_hides_nothing<R: Reactor>(open: Open<R>) {
+    for armed in [true, false] {
+        let mut reactor = open(&Config::default());
+        let (ours, mut peer) = pair();
+        if armed {
+            receive(&mut reactor, &ours, Arm::Eager);
+            look(&mut reactor);
+        }
+        peer.write_all(b"before").unwrap();
+        assert_eq!(SockRef::from(&peer).send_out_of_band(b"!").unwrap(), 1);
+        peer.write_all(b"behind").unwrap();
+        arrived(&ours, 6);
+        if !armed {
+            receive(&mut reactor, &ours, Arm::Eager);
+        }
+
+        let mut bytes = Vec::new();
+        assert!(collect(&mut reactor, &mut bytes, 12).is_none());
+
+        assert_eq!(bytes, b"beforebehind");
+    }
+}
+
+#[test]
+fn epoll_delivers_finished_sends_together_with_what_came_meanwhile() {
+    let mut reactor = epoll(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.as_raw_fd();
+    receive(&mut reactor, &ours, Arm::Eager);
+    peer.write_all(b"question").unwrap();
+    arrived(&ours, 8);
+    let bytes = b"answer".to_vec();
+    let buffer = SendBuffer { bytes, sent: 0 };
+    reactor.submit(SEND, Op::Send { socket, buffer });
+
+    let completions = look(&mut reactor);
+
+    assert_eq!(completions.len(), 2, "{completions:?}");
+    assert!(matches!(completions[0].outcome, Outcome::Sent(_)));
+    assert!(matches!(completions[1].outcome, Outcome::Received(_)));
 }
 
 /// The limit is the process's, so the test runs itself again in a process of its own.

@@ -1,7 +1,8 @@
 //! The worker on a real reactor, without Python: real sockets, real kernel, hostile sizes.
 //!
-//! Owns the one question that neither the simulator nor the reactor's tests can answer: whether everything
-//! together loses or reorders an answer when the ring is far too small. Every answer names its request.
+//! Owns the one question that neither the simulator nor the reactor's tests can answer: whether
+//! everything together loses or reorders an answer when the ring is far too small. Every answer
+//! names its request.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -209,8 +210,8 @@ fn one_enter_serves_many_requests() {
 
     let (reactor, worker) = server.finish();
     assert!(reactor.enters <= reactor.waits + reactor.overflows + reactor.flushes);
-    // The client sends to one connection after the other, so a turn often finds a single batch; even
-    // then an enter serves 24 requests, less what connecting takes.
+    // The client sends to one connection after the other, so a turn often finds a single batch;
+    // even then an enter serves 24 requests, less what connecting takes.
     assert!(
         reactor.enters * 10 < worker.requests_total,
         "{} enters for {} requests",

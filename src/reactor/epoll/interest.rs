@@ -1,9 +1,8 @@
 //! What each descriptor is registered for, and the fewest calls that keep it so.
 //!
 //! Owns the last registration that was made for a slot. Refuses to know what readiness leads to.
-//! Interest is added at once and removed late: a socket that is paused, or about to be closed,
-//! would pay for a removal that nobody needs. `unwanted` removes it when an event arrives that
-//! nothing waits for.
+//! Connections are registered for edges, so interest is only ever added: one that is paused costs
+//! nothing, and a close removes it.
 
 use std::os::fd::RawFd;
 
@@ -72,13 +71,10 @@ impl Interest {
         result
     }
 
-    /// Leaves only `wanted` registered. EPOLLHUP and EPOLLERR cannot be masked, so a socket that
-    /// waits for nothing is removed altogether: otherwise it would be reported for ever.
-    pub(super) fn keep_only(&mut self, poller: &Poller, wanted: u32) {
-        if wanted != 0 {
-            // It was registered a moment ago; whatever fails here shows in the op that waits.
-            let _ = self.set(poller, wanted);
-        } else if self.events.take().is_some() {
+    /// Ends the registration of a descriptor that stays open.
+    pub(super) fn remove(&mut self, poller: &Poller) {
+        if self.events.take().is_some() {
+            // It was registered a moment ago; a descriptor that is gone has nothing to remove.
             let _ = poller.change(Change::Remove, self.fd, 0, self.mark);
         }
     }

@@ -1,25 +1,26 @@
 //! The turn on epoll: readiness becomes completions.
 //!
-//! Owns the tables of listeners, connections and watched descriptors, and the results of calls that
-//! were made at submit. Refuses to know what the bytes mean. Results that are at hand are delivered
-//! without asking the kernel first, but never twice in a row, so that a socket that always takes
-//! more cannot starve the others.
+//! Owns the tables of listeners, connections and watched descriptors, the results of calls made at
+//! submit, and the list of connections with unread input. Refuses to know what the bytes mean. What
+//! is at hand is delivered together with the events of one epoll_wait that does not sleep: one
+//! turn, and a socket that always takes more cannot starve the others.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLET, EPOLLIN, EPOLLONESHOT, epoll_event};
 
 use super::calls::{self, Poller};
+use super::connection::{Connection, IN};
 use super::interest::Interest;
-use super::transfer::{Receive, SendEnd, send_some};
+use super::transfer::{Receive, SendEnd};
 use crate::reactor::Reactor;
 use crate::reactor::buffers::{Group, Lease};
 use crate::reactor::config::Config;
 use crate::reactor::counters::Counters;
 use crate::reactor::errors::{Errno, ReactorUnavailable};
 use crate::reactor::net;
-use crate::reactor::seam::{Completion, Kind, Op, Outcome, SendBuffer, Submit, Token};
+use crate::reactor::seam::{Completion, Kind, Op, Outcome, Submit, Token};
 use crate::reactor::waker::Waker;
 
 /// The reactor on epoll.
@@ -36,17 +37,11 @@ pub struct Epoll {
     spare: Option<Lease>,
     /// Results of calls made at submit.
     ready: Vec<Completion>,
-    /// Whether the last wait delivered `ready` without asking the kernel.
-    skipped: bool,
+    /// Connections to receive from at the next wait, because epoll will not report them again:
+    /// each once, by the token of its receive.
+    unread: Vec<Token>,
     waker: Waker,
     counters: Counters,
-}
-
-struct Connection {
-    interest: Interest,
-    generation: u32,
-    receiving: bool,
-    sending: Option<SendBuffer>,
 }
 
 struct Listener {
@@ -65,11 +60,6 @@ const EVENTS_MAX: usize = 256;
 /// Connections taken per listener and wait, so that a storm of them cannot starve those that are
 /// served.
 const ACCEPTS_MAX: usize = 64;
-
-const IN: u32 = EPOLLIN as u32;
-const OUT: u32 = EPOLLOUT as u32;
-/// Reported whether asked for or not. They end a receive or a send, which finds out what happened.
-const BROKEN: u32 = (EPOLLHUP | EPOLLERR) as u32;
 
 const WAKER: Token = Token::new(Kind::Internal, 1, 0);
 
@@ -96,78 +86,18 @@ impl Epoll {
             group: Group::heap(config.buffers, config.buffer_bytes),
             spare: None,
             ready: Vec::new(),
-            skipped: false,
+            unread: Vec::new(),
             waker,
             counters: Counters::default(),
         })
     }
 
-    /// The connection of a token, made new when the slot has a new user.
-    #[inline]
-    fn connection(&mut self, token: Token, socket: RawFd) -> &mut Connection {
-        let slot = token.slot() as usize;
-        while slot >= self.connections.len() {
-            self.connections.push(Connection::vacant());
-        }
-        let connection = &mut self.connections[slot];
-        let mark = mark(token);
-        if !connection.interest.is_for(socket, mark) {
-            debug_assert!(
-                connection.sending.is_none(),
-                "slot {slot} was reused too early"
-            );
-            *connection = Connection::vacant();
-            connection.interest = Interest::new(socket, mark);
-            connection.generation = token.generation();
-        }
-        connection
-    }
-
     fn on_recv(&mut self, token: Token, socket: RawFd) {
-        let connection = self.connection(token, socket);
-        debug_assert!(!connection.receiving, "one receive at a time: {token:?}");
-        connection.receiving = true;
-        if connection.interest.includes(IN) {
-            return;
-        }
-        let Self {
-            poller,
-            connections,
-            ..
-        } = self;
-        let connection = &mut connections[token.slot() as usize];
-        if let Err(errno) = connection.interest.add(poller, IN) {
-            connection.receiving = false;
+        let connection = row(&mut self.connections, token, socket);
+        if let Err(errno) = connection.arm_receive(&self.poller) {
             self.ready.push(failed(token, errno));
-        }
-    }
-
-    fn on_send(&mut self, token: Token, socket: RawFd, mut buffer: SendBuffer) {
-        let connection = self.connection(token, socket);
-        assert!(
-            connection.sending.is_none(),
-            "one send at a time: {token:?} was submitted while another flies"
-        );
-        match send_some(socket, &mut buffer) {
-            Some(outcome) => self.ready.push(outcome.completion(token, buffer)),
-            None => self.await_room(token, buffer),
-        }
-    }
-
-    /// The socket is full: the send goes on when the peer has read.
-    fn await_room(&mut self, token: Token, buffer: SendBuffer) {
-        let Self {
-            poller,
-            connections,
-            ..
-        } = self;
-        let connection = &mut connections[token.slot() as usize];
-        match connection.interest.add(poller, OUT) {
-            Ok(()) => connection.sending = Some(buffer),
-            Err(errno) => {
-                self.ready
-                    .push(SendEnd::Broken(errno).completion(token, buffer));
-            }
+        } else if connection.wants_queueing() {
+            self.unread.push(token);
         }
     }
 
@@ -220,15 +150,15 @@ impl Epoll {
                 let Some(connection) = self.connections.get_mut(slot) else {
                     return;
                 };
-                if connection.generation != target.generation() {
+                if !connection.is(target.generation()) {
                     return;
                 }
                 if target.kind() == Kind::Send {
-                    if let Some(buffer) = connection.sending.take() {
+                    if let Some(buffer) = connection.cancel_send() {
                         self.ready
                             .push(SendEnd::Broken(cancelled).completion(target, buffer));
                     }
-                } else if std::mem::take(&mut connection.receiving) {
+                } else if connection.cancel_receive() {
                     self.ready.push(failed(target, cancelled));
                 }
             }
@@ -237,7 +167,7 @@ impl Epoll {
                     return;
                 };
                 if let Some(mut listener) = place.take_if(|listener| listener.token == target) {
-                    listener.interest.keep_only(&self.poller, 0);
+                    listener.interest.remove(&self.poller);
                     self.ready.push(failed(target, cancelled));
                 }
             }
@@ -246,7 +176,7 @@ impl Epoll {
                     return;
                 };
                 if watched.token.take_if(|token| *token == target).is_some() {
-                    watched.interest.keep_only(&self.poller, 0);
+                    watched.interest.remove(&self.poller);
                     self.ready.push(failed(target, cancelled));
                 }
             }
@@ -256,9 +186,7 @@ impl Epoll {
 
     fn on_close(&mut self, token: Token, socket: RawFd) {
         if let Some(connection) = self.connections.get_mut(token.slot() as usize) {
-            if connection.interest.fd == socket {
-                connection.interest.forget();
-            }
+            connection.forget(socket);
         }
         net::close(socket);
     }
@@ -269,18 +197,17 @@ impl Epoll {
             return;
         };
         match token.kind() {
-            Kind::Recv | Kind::Send => self.on_connection(token, events, completions),
+            Kind::Recv | Kind::Send => self.on_connection(token, Some(events), completions),
             Kind::Accept => self.accept_some(token, completions),
             Kind::Readable => {
-                if let Some(Some(watched)) = self.watched.get_mut(token.slot() as usize) {
-                    if let Some(token) = watched.token.take() {
-                        let outcome = Outcome::Ready;
-                        completions.push(Completion {
-                            token,
-                            more: false,
-                            outcome,
-                        });
-                    }
+                if let Some(Some(watched)) = self.watched.get_mut(token.slot() as usize)
+                    && let Some(token) = watched.token.take()
+                {
+                    completions.push(Completion {
+                        token,
+                        more: false,
+                        outcome: Outcome::Ready,
+                    });
                 }
             }
             Kind::Internal => {
@@ -290,51 +217,44 @@ impl Epoll {
         }
     }
 
-    fn on_connection(&mut self, token: Token, events: u32, completions: &mut Vec<Completion>) {
-        let Self {
-            poller,
-            connections,
-            group,
-            spare,
-            counters,
-            ..
-        } = self;
-        let Some(connection) = connections.get_mut(token.slot() as usize) else {
+    /// `events`: what was reported, or `None` for a connection off the list.
+    #[inline]
+    fn on_connection(
+        &mut self,
+        token: Token,
+        events: Option<u32>,
+        completions: &mut Vec<Completion>,
+    ) {
+        let Some(connection) = self.connections.get_mut(token.slot() as usize) else {
             return;
         };
-        if connection.generation != token.generation() {
+        if !connection.is(token.generation()) {
             return;
         }
-        let mut used = 0;
-        if events & (OUT | BROKEN) != 0 {
-            if let Some(mut buffer) = connection.sending.take() {
-                used |= OUT | BROKEN;
-                counters.submissions += 1;
-                match send_some(connection.interest.fd, &mut buffer) {
-                    Some(outcome) => {
-                        let token = Token::new(Kind::Send, token.slot(), token.generation());
-                        completions.push(outcome.completion(token, buffer));
-                    }
-                    None => connection.sending = Some(buffer),
-                }
-            }
+        let mut receive = Receive {
+            token,
+            group: &self.group,
+            spare: &mut self.spare,
+            counters: &mut self.counters,
+        };
+        match events {
+            Some(events) => connection.on_events(events, &mut receive, completions),
+            None => connection.resume(&mut receive, completions),
         }
-        if connection.receiving && events & (IN | EPOLLRDHUP as u32 | BROKEN) != 0 {
-            used |= IN | BROKEN;
-            let token = Token::new(Kind::Recv, token.slot(), token.generation());
-            let mut receive = Receive {
-                token,
-                group,
-                spare,
-                counters,
-            };
-            connection.receiving = receive.run(connection.interest.fd, completions);
+        if connection.wants_queueing() {
+            self.unread.push(token);
         }
-        // Something is registered that nothing waits for; it would be reported again and again.
-        if events & !used & (IN | OUT | BROKEN) != 0 {
-            let wanted = if connection.receiving { IN } else { 0 }
-                | if connection.sending.is_some() { OUT } else { 0 };
-            connection.interest.keep_only(poller, wanted);
+    }
+
+    /// Receives from those that had more than one wait's share, or input before a receive.
+    fn resume_unread(&mut self, completions: &mut Vec<Completion>) {
+        // Those that have still more go to the end of the list, for the next wait.
+        let mut left = self.unread.len();
+        while left > 0 {
+            left -= 1;
+            let token = self.unread[left];
+            self.unread.swap_remove(left);
+            self.on_connection(token, None, completions);
         }
     }
 
@@ -360,7 +280,7 @@ impl Epoll {
                 // The peer gave up while queued, or a signal came: the next one may be fine.
                 Err(Errno(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {}
                 Err(errno) => {
-                    listener.interest.keep_only(&self.poller, 0);
+                    listener.interest.remove(&self.poller);
                     *place = None;
                     completions.push(failed(token, errno));
                     return;
@@ -370,20 +290,16 @@ impl Epoll {
     }
 }
 
-impl Connection {
-    fn vacant() -> Self {
-        Self {
-            interest: Interest::new(-1, 0),
-            generation: 0,
-            receiving: false,
-            sending: None,
-        }
+/// The connection of a token, made new when the slot has a new user.
+#[inline]
+fn row(connections: &mut Vec<Connection>, token: Token, socket: RawFd) -> &mut Connection {
+    let slot = token.slot() as usize;
+    if slot >= connections.len() {
+        connections.resize_with(slot + 1, Connection::vacant);
     }
-}
-
-/// A connection is registered once, whichever op came first.
-fn mark(token: Token) -> u64 {
-    Token::new(Kind::Recv, token.slot(), token.generation()).to_bits()
+    let connection = &mut connections[slot];
+    connection.settle(token, socket);
+    connection
 }
 
 fn failed(token: Token, errno: Errno) -> Completion {
@@ -407,7 +323,11 @@ impl Submit for Epoll {
         self.counters.submissions += 1;
         match op {
             Op::Recv { socket, .. } => self.on_recv(token, socket),
-            Op::Send { socket, buffer } => self.on_send(token, socket, buffer),
+            Op::Send { socket, buffer } => {
+                let connection = row(&mut self.connections, token, socket);
+                self.ready
+                    .extend(connection.send(&self.poller, token, buffer));
+            }
             Op::Accept { listener } => self.on_accept(token, listener),
             Op::Readable { fd } => self.on_readable(token, fd),
             Op::Shutdown { socket, half } => net::shut_down(socket, half),
@@ -429,24 +349,23 @@ impl Reactor for Epoll {
     ) -> Result<(), Errno> {
         let before = completions.len();
         self.counters.waits += 1;
-        let at_hand = !self.ready.is_empty();
+        // A completion may be what a close waits for, so nobody sleeps on one.
+        let at_hand = !self.ready.is_empty() || !self.unread.is_empty();
+        let timeout = if at_hand {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
         completions.append(&mut self.ready);
-        self.skipped = at_hand && !self.skipped;
-        if !self.skipped {
-            let timeout = if at_hand {
-                Some(Duration::ZERO)
-            } else {
-                timeout
-            };
-            self.counters.enters += 1;
-            let count = match self.poller.wait(&mut self.events, timeout) {
-                Ok(count) => count,
-                Err(Errno(libc::EINTR)) => 0,
-                Err(errno) => return Err(errno),
-            };
-            for index in 0..count {
-                self.on_event(self.events[index], completions);
-            }
+        self.counters.enters += 1;
+        let count = match self.poller.wait(&mut self.events, timeout) {
+            Ok(count) => count,
+            Err(Errno(libc::EINTR)) => 0,
+            Err(errno) => return Err(errno),
+        };
+        self.resume_unread(completions);
+        for index in 0..count {
+            self.on_event(self.events[index], completions);
         }
         self.counters.completions += (completions.len() - before) as u64;
         Ok(())

@@ -21,9 +21,26 @@ pub(super) struct Receive<'a> {
     pub counters: &'a mut Counters,
 }
 
+/// How a run of receives left the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Empty: epoll reports what comes next.
+    Nothing,
+    /// There may be more, which epoll will not report again.
+    Perhaps,
+    /// Like `Perhaps`, and the op has had its last completion.
+    Over,
+}
+
 impl Receive<'_> {
-    /// Receives what is there; returns whether the op lives on.
-    pub(super) fn run(&mut self, socket: RawFd, completions: &mut Vec<Completion>) -> bool {
+    /// Receives what is there. `short_is_all`: a buffer that is not filled proves that the socket
+    /// is empty, which saves the call that says so.
+    pub(super) fn run(
+        &mut self,
+        socket: RawFd,
+        short_is_all: bool,
+        completions: &mut Vec<Completion>,
+    ) -> Left {
         for _ in 0..RECEIVES_MAX {
             let Some(mut lease) = self.spare.take().or_else(|| self.group.take()) else {
                 self.counters.starved += 1;
@@ -43,30 +60,30 @@ impl Receive<'_> {
                         more: true,
                         outcome,
                     });
-                    if !full {
-                        return true;
+                    if !full && short_is_all {
+                        return Left::Nothing;
                     }
                 }
                 Err(errno) => {
                     *self.spare = Some(lease);
                     match errno.0 {
-                        libc::EAGAIN => return true,
+                        libc::EAGAIN => return Left::Nothing,
                         libc::EINTR => {}
                         _ => return self.end(Outcome::Failed(errno, None), completions),
                     }
                 }
             }
         }
-        true
+        Left::Perhaps
     }
 
-    fn end(&self, outcome: Outcome, completions: &mut Vec<Completion>) -> bool {
+    fn end(&self, outcome: Outcome, completions: &mut Vec<Completion>) -> Left {
         completions.push(Completion {
             token: self.token,
             more: false,
             outcome,
         });
-        false
+        Left::Over
     }
 }
 
