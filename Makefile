@@ -58,6 +58,10 @@ check: dev ## formats, lints and types, in Rust and Python
 core: ## the Rust tests; needs no Python
 	cargo test
 
+.PHONY: sim
+sim: ## replay one run of the simulator, SEED=n
+	ANEL_SIM_SEED=$(SEED) cargo test --test sim replays_one_seed -- --nocapture
+
 .PHONY: py
 py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)

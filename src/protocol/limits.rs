@@ -47,10 +47,8 @@ pub struct Limits {
     pub body_timeout_ms: u64,
     /// Time without a request in progress. 75 s is nginx's number.
     pub idle_timeout_ms: u64,
-    /// Time for the peer to take one send (at most `send_bytes_max` bytes).
+    /// Time in which the peer has to take some of what it is owed.
     pub send_timeout_ms: u64,
-    /// Largest single send, so that the send deadline also bounds the peer's slowest rate.
-    pub send_bytes_max: u32,
     /// Bytes drained from a peer after a refusal, so that a reset does not destroy the answer in
     /// flight.
     pub linger_bytes_max: u32,
@@ -74,7 +72,6 @@ impl Default for Limits {
             body_timeout_ms: 60_000,
             idle_timeout_ms: 75_000,
             send_timeout_ms: 60_000,
-            send_bytes_max: 1024 * 1024,
             linger_bytes_max: 1024 * 1024,
             linger_timeout_ms: 2_000,
         }

@@ -75,6 +75,9 @@ pub(super) struct Connection {
     pub paused: bool,
     /// Whether bytes arrived that nobody will read (after the last request, or after a refusal).
     pub unread_input: bool,
+    /// Whether there may be bytes that no receive was armed for: it starved, was cancelled, or is
+    /// to be the first.
+    pub declined: bool,
     /// Whether the slot is in the worker's list of connections to flush.
     pub dirty: bool,
     /// Whether every request from here on gets `Connection: close`.
@@ -103,6 +106,7 @@ impl Connection {
             closing: None,
             paused: false,
             unread_input: false,
+            declined: true,
             dirty: false,
             draining: false,
             idle_since_ms: now_ms,
@@ -124,12 +128,41 @@ impl Connection {
         self.out.is_empty() && !self.sending && self.queue.is_empty()
     }
 
-    /// Whether no request is in progress in any stage.
+    /// Whether a part of a request was received and not yet handed on.
+    pub(super) fn holds_input(&self) -> bool {
+        !self.carry.is_empty() || self.gathering.is_some()
+    }
+
+    /// Whether no request is in progress in any stage, as far as was looked.
     pub(super) fn is_idle(&self) -> bool {
         self.owes_nothing()
-            && self.carry.is_empty()
-            && self.gathering.is_none()
+            && !self.holds_input()
+            && !self.declined
             && self.protocol.is_between_requests()
+    }
+
+    /// Whether the peer sent what nobody will read, as far as is known.
+    pub(super) fn leaves_input_unread(&self) -> bool {
+        self.unread_input || self.declined
+    }
+
+    /// Whether the answer with this number is the last one that a draining connection gives.
+    pub(super) fn is_last_of_drain(&self, sequence: u32) -> bool {
+        self.draining
+            && self.closing.is_none()
+            && !self.paused
+            && !self.holds_input()
+            && self.queue.is_last(sequence)
+    }
+
+    /// The last answer was given: nothing of what else the peer sent will be looked at.
+    pub(super) fn stop_reading(&mut self, reason: CloseReason) {
+        self.closing.get_or_insert(reason);
+        self.unread_input |= self.holds_input() || (self.paused && self.recv != Recv::Armed);
+        self.carry = Vec::new();
+        self.gathering = None;
+        self.head_since_ms = None;
+        self.paused = false;
     }
 
     /// Whether the kernel holds nothing of this connection any more.

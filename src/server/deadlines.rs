@@ -3,7 +3,7 @@
 //! Owns a heap with about one entry per connection; refuses to know what a deadline means. Entries
 //! are lazy: a deadline that moves later costs nothing, the entry is re-checked when it comes up;
 //! only one that moves earlier pushes another. So a busy connection costs no heap operation per
-//! request.
+//! request. What short connections leave behind is swept out before it outnumbers the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,6 +27,17 @@ impl Deadlines {
         self.heap.push(Reverse(check));
     }
 
+    /// Whether most entries are left over: without a sweep, each of 20,000 connections a second
+    /// would stay for its idle timeout.
+    pub(super) fn is_overgrown(&self, connections: usize) -> bool {
+        self.heap.len() > SWEEP_MIN + SWEEP_FACTOR * connections
+    }
+
+    /// Forgets the entries that nobody waits for.
+    pub(super) fn sweep(&mut self, mut is_live: impl FnMut(&Check) -> bool) {
+        self.heap.retain(|Reverse(check)| is_live(check));
+    }
+
     pub(super) fn next_at_ms(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse(check)| check.at_ms)
     }
@@ -40,9 +51,33 @@ impl Deadlines {
     }
 }
 
+/// Entries below which nothing is swept, and how many a connection may have beyond. Both are
+/// arbitrary; they make a sweep cost each entry a few steps once.
+const SWEEP_MIN: usize = 256;
+const SWEEP_FACTOR: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_over_is_swept_out_when_it_is_most() {
+        let mut deadlines = Deadlines::default();
+        for slot in 0..1_000 {
+            deadlines.push(Check {
+                at_ms: 5,
+                slot,
+                generation: 0,
+            });
+        }
+
+        assert!(!deadlines.is_overgrown(1_000) && deadlines.is_overgrown(1));
+        deadlines.sweep(|check| check.slot == 7);
+
+        assert!(!deadlines.is_overgrown(1));
+        assert_eq!(deadlines.take_due(5).map(|c| c.slot), Some(7));
+        assert_eq!(deadlines.take_due(5), None);
+    }
 
     #[test]
     fn checks_come_out_in_time_order_and_not_early() {

@@ -9,8 +9,9 @@ use crate::protocol::date::DateLine;
 use crate::protocol::encode::{self, Context};
 use crate::protocol::{Answer, CloseReason, ConnectionField, ProtocolError, RequestHead};
 
-/// Which exchange of which connection an answer belongs to. Stays valid, and harmless, after the
-/// connection is gone.
+/// Which exchange of which connection a late answer belongs to. Unique among exchanges that are
+/// answered late; one that is answered at once shares its number with the next. Stays valid, and
+/// harmless, after the connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeId {
     /// The connection's slot.

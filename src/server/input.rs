@@ -126,6 +126,8 @@ impl Connection {
             at += used;
             match step {
                 Step::Head => {
+                    // What follows is another head, with a deadline of its own.
+                    self.head_since_ms = None;
                     let head_at = at - shared.head.bytes as usize;
                     current = Some(Current {
                         head_at,

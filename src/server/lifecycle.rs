@@ -218,7 +218,7 @@ impl Worker {
             self.shared.recycle(bytes);
         }
         match connection.phase {
-            Phase::Open if ends && connection.unread_input => self.linger(slot, submit),
+            Phase::Open if ends && connection.leaves_input_unread() => self.linger(slot, submit),
             Phase::Open if ends => self.shut_down(slot, submit),
             Phase::Open if connection.recv == Recv::Idle && !connection.paused => {
                 self.receive(slot, Arm::Eager, submit);
@@ -321,6 +321,18 @@ impl Worker {
                 generation,
             });
         }
+        let Self {
+            connections,
+            deadlines,
+            ..
+        } = self;
+        if deadlines.is_overgrown(connections.len()) {
+            deadlines.sweep(|check| {
+                connections.get(check.slot as usize).is_some_and(|c| {
+                    c.generation == check.generation && c.check_at_ms == check.at_ms
+                })
+            });
+        }
     }
 
     fn arm_listeners<S: Submit>(&mut self, submit: &mut S) {
@@ -360,15 +372,20 @@ impl Worker {
         while buffers > 0
             && let Some((slot, generation)) = self.starved.pop_front()
         {
-            let waiting = self
+            let starving = self
                 .connections
-                .get(slot as usize)
-                .is_some_and(|connection| {
+                .get_mut(slot as usize)
+                .filter(|connection| {
                     connection.generation == generation && connection.recv == Recv::Starved
                 });
-            if waiting {
-                self.receive(slot, Arm::AfterStarvation, submit);
-                buffers -= 1;
+            match starving {
+                // The end of the pause arms it: one buffer per starvation would add up without end.
+                Some(connection) if connection.paused => connection.recv = Recv::Idle,
+                Some(connection) if connection.phase != Phase::ShutDown => {
+                    self.receive(slot, Arm::AfterStarvation, submit);
+                    buffers -= 1;
+                }
+                Some(_) | None => {}
             }
         }
     }

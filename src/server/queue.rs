@@ -65,6 +65,11 @@ impl Queue {
         !self.entries.is_empty() && sequence == self.first_sequence
     }
 
+    /// Whether nothing was asked behind this number.
+    pub(super) fn is_last(&self, sequence: u32) -> bool {
+        !self.entries.is_empty() && sequence.wrapping_add(1) == self.next_sequence()
+    }
+
     /// Stores the answer of an entry that is not first.
     pub(super) fn fulfil(&mut self, sequence: u32, bytes: Vec<u8>) {
         let entry = self

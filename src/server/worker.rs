@@ -128,7 +128,7 @@ impl Worker {
         };
         if answer.close {
             context.connection = ConnectionField::Close;
-            connection.closing.get_or_insert(CloseReason::HandlerAsked);
+            connection.stop_reading(CloseReason::HandlerAsked);
             let ExchangeId {
                 slot,
                 generation,
@@ -142,6 +142,9 @@ impl Worker {
                 };
                 handler.on_abandoned(behind, CloseReason::HandlerAsked);
             });
+        } else if connection.is_last_of_drain(exchange.sequence) {
+            context.connection = ConnectionField::Close;
+            connection.stop_reading(CloseReason::Draining);
         }
         if connection.queue.is_first(exchange.sequence) {
             encode(&mut connection.out, answer, context, &shared.date);
@@ -223,11 +226,12 @@ impl Worker {
                 }
             }
             Outcome::Starved => {
+                connection.declined = true;
                 connection.recv = Recv::Starved;
-                self.shared.counters.starved_total += 1;
                 self.starved.push_back((slot, token.generation()));
+                self.shared.counters.starved_total += 1;
             }
-            Outcome::Failed(errno, _) if errno.is_cancelled() => {}
+            Outcome::Failed(errno, _) if errno.is_cancelled() => connection.declined = true,
             Outcome::Failed(errno, _) => {
                 connection.recv = Recv::Ended;
                 let reset = errno.is_reset();
@@ -290,10 +294,11 @@ impl Worker {
             Outcome::Sent(buffer) => {
                 let left = buffer.remaining().len();
                 let sent = connection.in_flight_bytes - left;
+                let goes_on = left > 0 && connection.phase != Phase::ShutDown;
                 connection.in_flight_bytes = left;
                 connection.send_since_ms = now_ms;
                 self.shared.counters.bytes_sent_total += sent as u64;
-                if left > 0 {
+                if goes_on {
                     self.send(slot, buffer, submit);
                     return;
                 }
@@ -386,6 +391,7 @@ impl Worker {
     pub(super) fn receive<S: Submit>(&mut self, slot: u32, arm: Arm, submit: &mut S) {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             connection.recv = Recv::Armed;
+            connection.declined = false;
             let token = Token::new(Kind::Recv, slot, connection.generation);
             submit.submit(
                 token,
@@ -394,6 +400,10 @@ impl Worker {
                     arm,
                 },
             );
+        }
+        if self.draining {
+            // What it does not bring at once is not waited for.
+            self.mark(slot);
         }
     }
 }
