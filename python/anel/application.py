@@ -230,8 +230,8 @@ class Application:
         """What the worker has counted since it started, by name; empty when none is running.
 
         Totals end in `_total`: requests_total, enters_total (`io_uring_enter` or `epoll_wait`
-        calls), sends_total, bytes_sent_total, ...; connections_open is a gauge. Within a handler the
-        numbers are those of the last wait.
+        calls), sends_total, bytes_sent_total, ...; connections_open is a gauge. Within a handler
+        the numbers are those of the last wait.
         """
         return {} if self._worker is None else self._worker.counters()
 

@@ -9,6 +9,7 @@ use std::cell::Ref;
 use std::rc::Rc;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
@@ -252,6 +253,12 @@ impl Request {
         let Some((host, _)) = self.host(py)? else {
             return Ok(None);
         };
+        if let Some(address) = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            return Ok(Some(address.to_owned()));
+        }
         if !host
             .split('.')
             .any(|label| label.to_ascii_lowercase().starts_with("xn--"))
@@ -289,6 +296,22 @@ impl Request {
     #[getter]
     fn extra(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Extra, |py| Ok(PyDict::new(py).into_any()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What a user put into `extra` may refer to the request. The application and the routes are
+        // the worker's, which holds them until it stops.
+        if let Some(state) = self.state.visit() {
+            for value in state.made.values.iter().flatten() {
+                visit.call(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let made = std::mem::take(&mut self.state.borrow_mut(py).made);
+        drop(made);
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

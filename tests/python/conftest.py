@@ -1,4 +1,4 @@
-"""Fixtures: a live server in a process of its own, a client for it, and a worker that serves nobody.
+"""Fixtures: a live server in a process of its own, its client, and a worker that serves nobody.
 
 Owns starting, waiting and stopping. `serve` runs a program through the command line on a port that
 the kernel picks and returns once it accepts; `shared` does so once for all tests of a module. Every
@@ -290,9 +290,7 @@ def shared(
         assert server.stop() == 0, "\n".join(server.lines)
 
 
-def start_server(
-    stack: contextlib.ExitStack, command: list[str], **environment: str
-) -> Server:
+def start_server(stack: contextlib.ExitStack, command: list[str], **environment: str) -> Server:
     """Starts a process that announces its port, and ends it with the stack."""
     process = subprocess.Popen(
         command,

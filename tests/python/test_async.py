@@ -504,9 +504,7 @@ def test_an_exit_in_a_handler_ends_the_process_as_asyncio_has_it(
 
 @pytest.mark.parametrize("depth", [24, 500])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_deep_mixed_pipeline_is_answered_in_order(
-    shared: Server, depth: int, seed: int
-) -> None:
+def test_a_deep_mixed_pipeline_is_answered_in_order(shared: Server, depth: int, seed: int) -> None:
     numbers = random.Random(f"{depth} {seed}")
     kinds = [numbers.choice(["random", "random_sync", "random_fails"]) for _ in range(depth)]
     with shared.client() as client:

@@ -116,10 +116,11 @@ def test_a_value_that_could_forge_a_line_is_refused_where_it_is_made(
     shared: Server, name: str, value: str
 ) -> None:
     for response in RESPONSES:
-        raised = why(shared, f"{response}('x', headers={{{name!r}: {ascii(value)}}})")
+        raised = why(shared, f"{response}('x', headers={{{name!r}: {value!a}}})")
 
         if value == "\ud800":
-            assert raised.startswith("TypeError") and "\\ud800" in raised
+            assert raised.startswith("TypeError: headers must be pairs")
+            assert "\\ud800" in raised
         else:
             assert raised.startswith("ValueError: header value holds")
         if value.startswith("v\r\n"):
@@ -224,9 +225,9 @@ TOKEN = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
     pairs=st.lists(
         st.tuples(
             st.text(TOKEN, min_size=1, max_size=16).map(lambda name: f"X{name}"),
-            st.text(
-                st.characters(max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=64
-            ).map(lambda value: value.strip(" ")),
+            st.text(st.characters(max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=64).map(
+                lambda value: value.strip(" ")
+            ),
         ),
         max_size=48,
     )

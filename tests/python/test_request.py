@@ -274,7 +274,7 @@ def test_hostname_and_port_are_the_two_parts_of_host(
 def test_an_ipv6_host_is_not_cut_at_its_colons(ask: Ask, host: str, port: int | None) -> None:
     assert ask("request.port", f"Host: {host}") == port
     hostname = ask("request.hostname", f"Host: {host}")
-    assert hostname.strip("[]") == "::1"
+    assert hostname == "::1"
 
 
 def test_without_a_host_there_is_no_hostname(ask: Ask) -> None:

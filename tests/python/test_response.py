@@ -248,9 +248,7 @@ def test_a_response_to_head_describes_a_body_that_it_does_not_carry(shared: Serv
         ("unknown=1", "TypeError: Response() got an unexpected keyword argument 'unknown'"),
     ],
 )
-def test_a_wrong_type_is_named_with_its_value(
-    shared: Server, arguments: str, raised: str
-) -> None:
+def test_a_wrong_type_is_named_with_its_value(shared: Server, arguments: str, raised: str) -> None:
     by_request = why(shared, f"request.Response({arguments})")
     by_class = why(shared, f"Response({arguments})")
 

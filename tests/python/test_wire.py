@@ -59,9 +59,7 @@ def as_bytes(value: Any) -> bytes:
     """A string, or a list of strings and repetitions, as Latin-1."""
     if isinstance(value, str):
         return value.encode("latin-1")
-    parts = [
-        part if isinstance(part, str) else part["repeat"] * part["times"] for part in value
-    ]
+    parts = [part if isinstance(part, str) else part["repeat"] * part["times"] for part in value]
     return "".join(parts).encode("latin-1")
 
 
