@@ -41,8 +41,8 @@ impl<T> GilCell<T> {
         self.0.borrow()
     }
 
-    /// For the garbage collector's visits, which are made with the GIL held but without a token. `None`
-    /// while the value is being changed.
+    /// For the garbage collector's visits, which are made with the GIL held but without a token.
+    /// `None` while the value is being changed.
     pub fn visit(&self) -> Option<std::cell::Ref<'_, T>> {
         self.0.try_borrow().ok()
     }
