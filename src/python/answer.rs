@@ -90,7 +90,7 @@ fn from_plain<'py>(
     if code.is_none()
         && let Ok(text) = value.cast_exact::<PyString>()
     {
-        return Response::make(shared, py, State::text(text)?);
+        return Response::of_text(shared, text);
     }
     if value.is_instance_of::<PyString>() {
         return plain(shared, py, [Some(value), code, None, None]);

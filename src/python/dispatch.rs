@@ -113,9 +113,10 @@ fn answer_one(
         }
         Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
     };
-    let response = result
-        .and_then(|result| answer::from_result(shared, result))
-        .unwrap_or_else(|error| answer::from_error(shared, request, error));
+    let response = match result.and_then(|result| answer::from_result(shared, result)) {
+        Ok(response) => response,
+        Err(error) => answer::from_error(shared, request, error),
+    };
     let verdict = send(&response, responder);
     shared.recycle_response(response);
     if let Some(logger) = &shared.logger

@@ -473,9 +473,13 @@ pub fn respond<'a, 'py>(
 ) -> PyResult<Py<Response>> {
     let py = request.py();
     let request = request.cast::<Request>()?.get();
-    let filled = match arguments::only_text(py, values, &names) {
-        Some(text) => ResponseState::text(&text)?,
-        None => ResponseState::filled(py, &Arguments::parse(py, values, names)?)?,
+    let text = arguments::only_text(py, values, &names);
+    let filled = match text {
+        Some(_) => None,
+        None => Some(ResponseState::filled(
+            py,
+            &Arguments::parse(py, values, names)?,
+        )?),
     };
     let mut state = request.state.borrow_mut(py);
     if state.responded {
@@ -483,8 +487,12 @@ pub fn respond<'a, 'py>(
             "request.Response can only be called once per request; use anel.Response for more",
         ));
     }
+    let response = match (text, filled) {
+        (Some(text), _) => Response::of_text(&state.shared, &text)?,
+        (None, filled) => Response::make(&state.shared, py, filled.unwrap_or_default())?,
+    };
     state.responded = true;
-    Ok(Response::make(&state.shared, py, filled)?.unbind())
+    Ok(response.unbind())
 }
 
 /// Adds the `Response` method to the type; called once, when the module is made.

@@ -148,6 +148,27 @@ impl Response {
         }
     }
 
+    /// A response that is nothing but a text: the shape of most, so nothing is moved that need not be.
+    #[inline]
+    pub fn of_text<'py>(
+        shared: &Shared,
+        text: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = text.py();
+        let Some(response) = shared.take_response() else {
+            return Bound::new(py, Self::from_state(State::text(text)?));
+        };
+        let body = Utf8::new(text)?;
+        let mut state = response.get().state.borrow_mut(py);
+        state.status = 200;
+        state.content_type = ContentType::Text;
+        state.body = Body::Text(body);
+        state.fields.clear();
+        state.close = false;
+        drop(state);
+        Ok(response.into_bound(py))
+    }
+
     /// Drops what the object holds, so that it keeps nothing alive while it waits to be used again.
     pub fn empty(&self, py: Python<'_>) {
         // Dropping a body may run a finalizer; it must not find the state borrowed.

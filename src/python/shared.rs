@@ -28,9 +28,10 @@ pub struct Shared {
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
     pub names: Names,
-    /// Objects that nobody else holds, ready to be filled again.
-    requests: RefCell<Vec<Py<Request>>>,
-    responses: RefCell<Vec<Py<Response>>>,
+    /// Objects that nobody else holds, ready to be filled again. One of each: a handler that answers
+    /// at once gives back what it took before the next one begins.
+    request: Cell<Option<Py<Request>>>,
+    response: Cell<Option<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
     peers: RefCell<Vec<Option<Peer>>>,
     /// Late answers, to be sent by the next turn.
@@ -65,8 +66,8 @@ impl Shared {
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
             names: Names::default(),
-            requests: RefCell::default(),
-            responses: RefCell::default(),
+            request: Cell::default(),
+            response: Cell::default(),
             peers: RefCell::default(),
             inbox: RefCell::default(),
             tasks: RefCell::default(),
@@ -76,26 +77,23 @@ impl Shared {
     }
 
     pub fn take_request(&self) -> Option<Py<Request>> {
-        self.requests.borrow_mut().pop()
+        self.request.take()
     }
 
     /// Keeps a request object for the next request. The caller holds the only reference.
     pub fn recycle_request(&self, request: Py<Request>) {
-        self.requests.borrow_mut().push(request);
+        self.request.set(Some(request));
     }
 
     pub fn take_response(&self) -> Option<Py<Response>> {
-        self.responses.borrow_mut().pop()
+        self.response.take()
     }
 
     /// Keeps a response object for the next `request.Response(...)`, if nobody else holds it.
     pub fn recycle_response(&self, response: Bound<'_, Response>) {
         if raw::is_only_ours(&response) {
             response.get().empty(response.py());
-            let mut spares = self.responses.borrow_mut();
-            if spares.len() < SPARES_MAX {
-                spares.push(response.unbind());
-            }
+            self.response.set(Some(response.unbind()));
         }
     }
 
@@ -125,13 +123,9 @@ impl Shared {
 
     /// Breaks the cycles between this state and the spare objects that refer to it.
     pub fn clear(&self) {
-        let requests = std::mem::take(&mut *self.requests.borrow_mut());
-        let responses = std::mem::take(&mut *self.responses.borrow_mut());
+        let spares = (self.request.take(), self.response.take());
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
-        drop((requests, responses, tasks, inbox));
+        drop((spares, tasks, inbox));
     }
 }
-
-/// Spare responses kept: as many as one turn's deepest pipelines leave behind.
-const SPARES_MAX: usize = 64;
