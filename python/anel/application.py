@@ -249,6 +249,8 @@ class Application:
 
 
 def _limits(reaper_settings: Mapping[str, float] | None) -> dict[str, int]:
+    if not isinstance(reaper_settings, Mapping | None):
+        raise ConfigError(f"reaper_settings must be a dict, not {reaper_settings!r}")
     limits = {}
     for name, value in (reaper_settings or {}).items():
         if name not in ("check_interval", "idle_timeout"):

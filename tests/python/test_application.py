@@ -35,6 +35,7 @@ REQUEST: Any = types.SimpleNamespace(method="GET", path="/x", remote_addr="192.0
     [
         ({"protocol_factory": print}, "protocol_factory=<built-in function print>"),
         ({"log_request": "yes"}, "'yes'"),
+        ({"reaper_settings": 5}, "5"),
         ({"reaper_settings": {"idle": 1}}, "'idle'"),
         ({"reaper_settings": {"idle_timeout": 0}}, "0"),
         ({"reaper_settings": {"idle_timeout": "5"}}, "'5'"),
