@@ -70,6 +70,7 @@ py: dev ## the Python tests; PYTEST='-k name' chooses
 bench: build ## the benchmarks; BENCH=--quick for a first look
 	sh benchmarks/setup.sh
 	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(BIN)/python benchmarks/plot.py "$$(ls -t benchmarks/record/*.json | head -n 1)"
 
 .PHONY: clean
 clean: ## remove everything that was built
