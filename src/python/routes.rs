@@ -3,6 +3,7 @@
 //! Owns the pairing of route numbers with handlers and constant responses. Refuses to know patterns
 //! (that is `router`) and how handlers are called (that is `dispatch`).
 
+use bytes::Bytes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -35,13 +36,13 @@ pub enum Kind {
     Awaits,
 }
 
-/// A response that is the same every time.
-#[derive(Debug)]
+/// A response that is the same every time. Its parts are immutable and may be shared.
+#[derive(Clone, Debug)]
 pub struct Constant {
     status: u16,
-    content_type: Option<Vec<u8>>,
-    fields: Vec<u8>,
-    body: Vec<u8>,
+    content_type: Option<Bytes>,
+    fields: Bytes,
+    body: Bytes,
 }
 
 impl Constant {
@@ -116,8 +117,8 @@ fn parse_constant(constant: Bound<'_, PyTuple>) -> PyResult<Constant> {
     let (status, content_type, fields, body): Parts<'_> = constant.extract()?;
     Ok(Constant {
         status,
-        content_type: content_type.map(String::into_bytes),
-        fields: fields.as_bytes().to_vec(),
-        body: body.as_bytes().to_vec(),
+        content_type: content_type.map(Bytes::from),
+        fields: Bytes::copy_from_slice(fields.as_bytes()),
+        body: Bytes::copy_from_slice(body.as_bytes()),
     })
 }

@@ -122,7 +122,7 @@ def begun(server: Server, count: int) -> None:
 def refuses_connections(server: Server) -> bool:
     try:
         socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 
