@@ -10,6 +10,7 @@ mod coroutine;
 mod dispatch;
 mod doctor;
 mod errors;
+mod factory;
 mod headers;
 mod raw;
 mod request;
@@ -40,6 +41,6 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::arguments::intern_names(module.py());
-        super::request::add_response_method(module.py())
+        super::factory::add_response_method(module.py())
     }
 }

@@ -194,7 +194,7 @@ unsafe extern "C" fn response_entry(
         unsafe { std::slice::from_raw_parts(values.cast(), total) }
     };
     // A panic may not cross into the interpreter; there it would abort the process.
-    let respond = || super::request::respond(&request, values, names);
+    let respond = || super::factory::respond(&request, values, names);
     let result = catch_unwind(AssertUnwindSafe(respond))
         .unwrap_or_else(|_| Err(PyRuntimeError::new_err("anel: panic in Request.Response")));
     match result {

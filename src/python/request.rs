@@ -11,12 +11,10 @@ use std::rc::Rc;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::arguments::{self, Arguments, Value};
 use super::headers::{Headers, latin1};
-use super::raw::{self, GilCell, Loan};
-use super::response::{Response, State as ResponseState};
+use super::raw::{GilCell, Loan};
 use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
@@ -397,6 +395,24 @@ impl Request {
         self.state.borrow_mut(py).kept = kept;
     }
 
+    /// Makes the response of this request, unless one was made before.
+    #[inline]
+    pub fn respond_once<R>(
+        &self,
+        py: Python<'_>,
+        make: impl FnOnce(&Shared) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let mut state = self.state.borrow_mut(py);
+        if state.responded {
+            return Err(PyRuntimeError::new_err(
+                "request.Response can only be called once per request; use anel.Response for more",
+            ));
+        }
+        let response = make(&state.shared)?;
+        state.responded = true;
+        Ok(response)
+    }
+
     /// Allows another response: the handler has failed, and what it made will not be sent.
     pub fn allow_response(&self, py: Python<'_>) {
         self.state.borrow_mut(py).responded = false;
@@ -464,44 +480,3 @@ impl Request {
         Ok(value)
     }
 }
-
-/// `request.Response(...)`, called by the interpreter through `raw`.
-pub fn respond<'a, 'py>(
-    request: &Value<'a, 'py>,
-    values: &[Option<Value<'a, 'py>>],
-    names: Option<Borrowed<'a, 'py, PyTuple>>,
-) -> PyResult<Py<Response>> {
-    let py = request.py();
-    let request = request.cast::<Request>()?.get();
-    let text = arguments::only_text(py, values, &names);
-    let filled = match text {
-        Some(_) => None,
-        None => Some(ResponseState::filled(
-            py,
-            &Arguments::parse(py, values, names)?,
-        )?),
-    };
-    let mut state = request.state.borrow_mut(py);
-    if state.responded {
-        return Err(PyRuntimeError::new_err(
-            "request.Response can only be called once per request; use anel.Response for more",
-        ));
-    }
-    let response = match (text, filled) {
-        (Some(text), _) => Response::of_text(&state.shared, &text)?,
-        (None, filled) => Response::make(&state.shared, py, filled.unwrap_or_default())?,
-    };
-    state.responded = true;
-    Ok(response.unbind())
-}
-
-/// Adds the `Response` method to the type; called once, when the module is made.
-pub fn add_response_method(py: Python<'_>) -> PyResult<()> {
-    let class: Bound<'_, PyType> = py.get_type::<Request>();
-    raw::add_fast_method(&class, c"Response", RESPONSE_DOC)
-}
-
-const RESPONSE_DOC: &std::ffi::CStr = c"Response($self, /, text=None, code=None, body=None, \
-json=None, mime_type=None, encoding=None, headers=None, cookies=None, *, status=None, \
-status_code=None)\n--\n\n\
-The response to this request; see anel.Response. Once per request (RuntimeError).";

@@ -148,7 +148,8 @@ impl Response {
         }
     }
 
-    /// A response that is nothing but a text: the shape of most, so nothing is moved that need not be.
+    /// A response that is nothing but a text: the shape of most, so nothing is moved that need not
+    /// be.
     #[inline]
     pub fn of_text<'py>(
         shared: &Shared,

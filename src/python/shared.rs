@@ -28,8 +28,8 @@ pub struct Shared {
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
     pub names: Names,
-    /// Objects that nobody else holds, ready to be filled again. One of each: a handler that answers
-    /// at once gives back what it took before the next one begins.
+    /// Objects that nobody else holds, ready to be filled again. One of each: a handler that
+    /// answers at once gives back what it took before the next one begins.
     request: Cell<Option<Py<Request>>>,
     response: Cell<Option<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
