@@ -82,11 +82,6 @@ fn from_plain<'py>(
     code: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, Response>> {
     let py = value.py();
-    if let Ok(response) = value.cast_exact::<Response>()
-        && code.is_none()
-    {
-        return Ok(response.clone());
-    }
     if code.is_none()
         && let Ok(text) = value.cast_exact::<PyString>()
     {

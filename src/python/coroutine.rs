@@ -130,10 +130,6 @@ impl Completion {
             .inbox
             .borrow_mut()
             .push((self.exchange, response.unbind()));
-        if let Some(logger) = &shared.logger
-            && let Err(error) = logger.call1(py, (request,))
-        {
-            error.write_unraisable(py, Some(request));
-        }
+        shared.log(request);
     }
 }

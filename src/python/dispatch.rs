@@ -119,11 +119,7 @@ fn answer_one(
     };
     let verdict = send(&response, responder);
     shared.recycle_response(response);
-    if let Some(logger) = &shared.logger
-        && let Err(error) = logger.call1(py, (request,))
-    {
-        error.write_unraisable(py, Some(request));
-    }
+    shared.log(request);
     verdict
 }
 

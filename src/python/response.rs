@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 
 use super::arguments::{Arguments, Value};
-use super::headers::{push_cookies, push_headers};
+use super::headers::{latin1, push_cookies, push_headers};
 use super::raw::{GilCell, Utf8};
 use super::shared::Shared;
 use crate::protocol::{Answer, Payload};
@@ -106,7 +106,7 @@ impl Response {
     fn content_type(&self, py: Python<'_>) -> Option<String> {
         let state = self.state.borrow(py);
         let value = state.content_type.as_bytes()?;
-        Some(value.iter().map(|&byte| char::from(byte)).collect())
+        Some(latin1(value))
     }
 
     /// The body as bytes, or None when there is none.

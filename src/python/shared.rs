@@ -23,7 +23,7 @@ use crate::server::ExchangeId;
 pub struct Shared {
     pub app: Py<PyAny>,
     pub routes: Routes,
-    pub logger: Option<Py<PyAny>>,
+    logger: Option<Py<PyAny>>,
     /// The application's own answer to requests that are not HTTP, if it has one.
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
@@ -74,6 +74,16 @@ impl Shared {
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
         })
+    }
+
+    /// Tells the request log of an answered request, if it is on.
+    pub fn log(&self, request: &Bound<'_, Request>) {
+        let py = request.py();
+        if let Some(logger) = &self.logger
+            && let Err(error) = logger.call1(py, (request,))
+        {
+            error.write_unraisable(py, Some(request));
+        }
     }
 
     pub fn take_request(&self) -> Option<Py<Request>> {

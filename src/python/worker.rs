@@ -33,18 +33,12 @@ pub struct Worker {
     shared: Rc<Shared>,
     reactor_name: &'static str,
     reactor_notice: Option<String>,
-    /// What other code asked for while the engine may be in use; done at the next turn.
-    wish: Cell<Wish>,
+    /// Asked for while the engine may be in use; done at the next turn.
+    drain_wanted: Cell<bool>,
     drain_until: Cell<Option<Instant>>,
     drained: Cell<bool>,
     /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
     snapshot: Cell<Snapshot>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Nothing,
-    Drain,
 }
 
 /// What a turn works with.
@@ -107,7 +101,7 @@ impl Worker {
             snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
-            wish: Cell::new(Wish::Nothing),
+            drain_wanted: Cell::new(false),
             drain_until: Cell::new(None),
             drained: Cell::new(false),
         })
@@ -160,7 +154,7 @@ impl Worker {
     fn drain(&self, deadline_s: f64) {
         let deadline = Duration::from_secs_f64(deadline_s.clamp(0.0, TIMEOUT_S_MAX));
         self.drain_until.set(Some(Instant::now() + deadline));
-        self.wish.set(Wish::Drain);
+        self.drain_wanted.set(true);
     }
 
     /// Whether a drain has come to its end.
@@ -216,7 +210,7 @@ impl Worker {
         asyncio: &AsyncioView<'_>,
     ) -> PyResult<Option<bool>> {
         let shared = &self.shared;
-        self.grant_wish(py, engine)?;
+        self.go_on_draining(py, engine)?;
         engine.send_late_answers(py, shared);
         let mut dispatch = Dispatch {
             py,
@@ -247,8 +241,8 @@ impl Worker {
         Ok((readable || has_work).then_some(readable))
     }
 
-    fn grant_wish(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
-        if self.wish.replace(Wish::Nothing) == Wish::Drain {
+    fn go_on_draining(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
+        if self.drain_wanted.take() {
             engine.worker.drain(&mut engine.reactor);
         }
         let Some(until) = self.drain_until.get() else {
@@ -257,7 +251,6 @@ impl Worker {
         if engine.worker.is_drained() {
             self.drained.set(true);
         } else if Instant::now() >= until {
-            self.drain_until.set(None);
             // Cancelled handlers still answer (503); their connections end behind that.
             let tasks: Vec<_> = self
                 .shared
