@@ -17,9 +17,11 @@ from anel.handlers import Kind, classify
 
 Handler: TypeAlias = Callable[..., Any]
 Segment: TypeAlias = tuple[Literal["exact", "placeholder"], str]
-# Pattern, methods, handler, kind, route, constant: what `_core.Worker` takes, in registration
-# order.
-TableEntry: TypeAlias = tuple[str, list[str] | None, Handler | None, str, "Route", Constant | None]
+# Pattern, methods, handler, kind, route, constant, whether the body is streamed, its largest size:
+# what `_core.Worker` takes, in registration order.
+TableEntry: TypeAlias = tuple[
+    str, list[str] | None, Handler | None, str, "Route", Constant | None, bool, int | None
+]
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
@@ -146,6 +148,8 @@ class Router:
                 route.kind,
                 route,
                 route.constant,
+                False,
+                None,
             )
             for route in self._routes
         ]

@@ -35,6 +35,12 @@ pub struct Answer<'a> {
 pub enum Payload<'a> {
     /// All of it, at once.
     Whole(&'a [u8]),
+    /// It follows in pieces. Without a length it is chunked, or for HTTP/1.0 ends with the
+    /// connection.
+    Stream {
+        /// How many bytes it will have.
+        length: Option<u64>,
+    },
 }
 
 /// What the Connection field says.
@@ -71,7 +77,10 @@ pub enum FieldError {
 /// Appends a whole response to `out`.
 #[inline]
 pub fn encode(out: &mut Vec<u8>, answer: &Answer<'_>, context: Context, date: &DateLine) {
-    let Payload::Whole(body) = answer.payload;
+    let body = match answer.payload {
+        Payload::Whole(body) => body,
+        Payload::Stream { .. } => &[],
+    };
     let content_type_bytes = answer.content_type.map_or(0, <[u8]>::len);
     // One growth at most; the fixed lines and the longest reason stay under 192 bytes.
     out.reserve(192 + content_type_bytes + answer.fields.len() + body.len());

@@ -104,7 +104,7 @@ fn answer_one(
 ) -> Verdict {
     let py = request.py();
     let result = match route.map(|route| &shared.routes.targets[route]) {
-        Some(Target::Handler { handler, kind }) => {
+        Some(Target::Handler { handler, kind, .. }) => {
             match call(shared, request, exchange, handler.bind(py), *kind) {
                 Ok(Progress::Later) => return responder.later(),
                 Ok(Progress::Done(result)) => result,

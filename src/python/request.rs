@@ -19,7 +19,7 @@ use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
-use crate::server::{self, ExchangeId};
+use crate::server::{self, Body, ExchangeId};
 
 /// A request, as a handler receives it.
 ///
@@ -432,7 +432,12 @@ impl Request {
     /// `Some(body)` while the loan is on.
     fn lent_body<'py>(&self, py: Python<'py>) -> Option<Option<Bound<'py, PyBytes>>> {
         let loan = self.loan.borrow(py);
-        loan.with(|request| request.map(|request| request.body.map(|body| PyBytes::new(py, body))))
+        loan.with(|request| {
+            request.map(|request| match request.body {
+                Body::Whole(body) => Some(PyBytes::new(py, body)),
+                Body::Absent | Body::Arriving { .. } => None,
+            })
+        })
     }
 
     fn content_type(&self, py: Python<'_>) -> PyResult<Option<String>> {

@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use super::errors::route_error;
 use crate::protocol::{Answer, Payload};
 use crate::router::{Pattern, RouteTable};
+use crate::server::{BodyPlan, Delivery};
 
 /// A compiled table with one target per route.
 pub struct Routes {
@@ -21,7 +22,11 @@ pub struct Routes {
 
 /// What answers a request.
 pub enum Target {
-    Handler { handler: Py<PyAny>, kind: Kind },
+    Handler {
+        handler: Py<PyAny>,
+        kind: Kind,
+        body: BodyPlan,
+    },
     Constant(Constant),
 }
 
@@ -65,7 +70,8 @@ impl Routes {
         let mut route_objects = Vec::new();
         for entry in entries.try_iter()? {
             let entry = entry?.cast_into::<PyTuple>()?;
-            let (pattern, methods, handler, kind, route, constant): Entry<'_> = entry.extract()?;
+            let (pattern, methods, handler, kind, route, constant, streams, bytes_max): Entry<'_> =
+                entry.extract()?;
             let pattern = pattern.to_str()?;
             let parsed = Pattern::parse(pattern)
                 .map_err(|error| route_error(entry.py(), &error.to_string()))?;
@@ -75,6 +81,14 @@ impl Routes {
                 None => Target::Handler {
                     handler: handler.unbind(),
                     kind: parse_kind(kind)?,
+                    body: BodyPlan {
+                        delivery: if streams {
+                            Delivery::Streamed
+                        } else {
+                            Delivery::Gathered
+                        },
+                        bytes_max,
+                    },
                 },
             });
             route_objects.push(route.unbind());
@@ -94,6 +108,8 @@ type Entry<'py> = (
     Bound<'py, PyString>,
     Bound<'py, PyAny>,
     Option<Bound<'py, PyTuple>>,
+    bool,
+    Option<u64>,
 );
 
 fn parse_kind(kind: Bound<'_, PyString>) -> PyResult<Kind> {

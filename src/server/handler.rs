@@ -29,14 +29,71 @@ pub struct Request<'a> {
     pub head: &'a RequestHead,
     /// The head as it arrived.
     pub head_bytes: &'a [u8],
-    /// The decoded body; `None` when the request had no body framing at all.
-    pub body: Option<&'a [u8]>,
+    /// The body, as far as it is here.
+    pub body: Body<'a>,
     /// What an answer given later refers to.
     pub exchange: ExchangeId,
     /// The connection's socket, for asking who the peer is. Only valid during the call.
     pub socket: RawFd,
     /// Whether the connection goes on after this exchange, as far as is known now.
     pub keep_alive: bool,
+}
+
+/// The body of a request at the moment its handler is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// The request had no body framing at all.
+    Absent,
+    /// All of it, decoded.
+    Whole(&'a [u8]),
+    /// It follows through `Handler::on_body`, once `Worker::read_body` asked for it.
+    Arriving {
+        /// How many bytes it will have, where the head says so.
+        length: Option<u64>,
+    },
+}
+
+/// How a handler wants the body of a request, decided when only its head is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyPlan {
+    /// When the handler is called.
+    pub delivery: Delivery,
+    /// Largest body; `None` stands for the limit of the worker.
+    pub bytes_max: Option<u64>,
+}
+
+/// When a handler is called for a request with a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// When the body is complete.
+    #[default]
+    Gathered,
+    /// At once; the body follows in pieces.
+    Streamed,
+}
+
+/// What arrived of a streamed request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyPiece<'a> {
+    /// More of it; never empty.
+    Bytes(&'a [u8]),
+    /// That was all.
+    End,
+    /// It will never be complete: the peer broke a rule, was too slow, or stopped sending. The
+    /// answer of this exchange is the connection's last.
+    Failed(ProtocolError),
+}
+
+/// Whether a producer goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// There is room for more.
+    Go,
+    /// Nothing more for now. A response goes on after `Handler::on_writable`, a request body after
+    /// `Worker::read_body`.
+    Wait,
+    /// Nobody wants any of it any more.
+    Gone,
 }
 
 /// Takes the answer of one exchange. Consumed by use, so an exchange is answered once or declared
@@ -79,7 +136,13 @@ pub(super) enum Decision {
 
 /// Answers requests.
 pub trait Handler {
-    /// A request is complete. It is answered through the responder, now or later.
+    /// A request with a body has begun: how is it wanted? Not asked for requests without one.
+    fn on_head(&mut self, _head: &RequestHead, _head_bytes: &[u8]) -> BodyPlan {
+        BodyPlan::default()
+    }
+
+    /// A request is complete, or has begun and its body is streamed. It is answered through the
+    /// responder, now or later.
     fn on_request(&mut self, request: Request<'_>, responder: Responder<'_>) -> Verdict;
 
     /// A peer sent something that is refused. Writes the whole response; the connection ends after
@@ -88,6 +151,17 @@ pub trait Handler {
         encode::refusal(out, error, date);
     }
 
-    /// The connection ended before a late answer was given; nobody can receive it any more.
+    /// More of a streamed request body is here. Called only after `Worker::read_body`, again and
+    /// again until the answer is `Wait`, or `Gone` for a handler that wants no more of it. After
+    /// `End`, `Failed` and the end of the answer there is no further call.
+    fn on_body(&mut self, _exchange: ExchangeId, _piece: BodyPiece<'_>) -> Flow {
+        Flow::Gone
+    }
+
+    /// There is room again for the response body that `Worker::send_body` asked to wait.
+    fn on_writable(&mut self, _exchange: ExchangeId) {}
+
+    /// The connection ended before a late or streamed answer was complete; nobody can receive it
+    /// any more. The last call for this exchange.
     fn on_abandoned(&mut self, _exchange: ExchangeId, _reason: CloseReason) {}
 }

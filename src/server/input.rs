@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::connection::{Connection, Gathering};
 use super::counters::Counters;
-use super::handler::{Decision, Handler, Request, Responder};
+use super::handler::{Body, Decision, Handler, Request, Responder};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{CONTINUE, Context};
 use crate::protocol::{
@@ -263,7 +263,10 @@ impl Connection {
         let request = Request {
             head,
             head_bytes,
-            body: (head.framing != Framing::None).then_some(body),
+            body: match head.framing {
+                Framing::None => Body::Absent,
+                _ => Body::Whole(body),
+            },
             exchange: self.next_exchange(slot),
             socket: self.socket,
             keep_alive: close.is_none(),

@@ -19,7 +19,9 @@ mod worker;
 
 pub use clock::Clock;
 pub use counters::Counters;
-pub use handler::{ExchangeId, Handler, Request, Responder, Verdict};
+pub use handler::{
+    Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Handler, Request, Responder, Verdict,
+};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Phase, Recv};
 use super::counters::Counters;
 use super::deadlines::Deadlines;
-use super::handler::{ExchangeId, Handler};
+use super::handler::{ExchangeId, Flow, Handler};
 use super::input::Shared;
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::encode;
@@ -158,6 +158,37 @@ impl Worker {
         self.mark(exchange.slot);
         true
     }
+
+    /// Sends a piece of a streamed response body. Every piece is taken, whatever is returned:
+    /// `Wait` asks for a rest until `Handler::on_writable`, `Gone` says that the piece was dropped.
+    pub fn send_body(&mut self, _exchange: ExchangeId, _piece: &[u8]) -> Flow {
+        Flow::Gone
+    }
+
+    /// Ends a streamed response. A body that is shorter than its announced length ends the
+    /// connection visibly; `false` says so, or that nobody was there any more.
+    pub fn end_body<S: Submit, H: Handler>(
+        &mut self,
+        _exchange: ExchangeId,
+        _submit: &mut S,
+        _handler: &mut H,
+    ) -> bool {
+        false
+    }
+
+    /// Ends the connection in the middle of a streamed response, so that the peer cannot take what
+    /// it has got for the whole. What was sent before it still leaves.
+    pub fn abort_body<S: Submit, H: Handler>(
+        &mut self,
+        _exchange: ExchangeId,
+        _submit: &mut S,
+        _handler: &mut H,
+    ) {
+    }
+
+    /// Asks for (more of) a streamed request body: `Handler::on_body` follows as it arrives, perhaps
+    /// before this returns.
+    pub fn read_body<H: Handler>(&mut self, _exchange: ExchangeId, _handler: &mut H) {}
 
     /// The totals so far.
     #[must_use]

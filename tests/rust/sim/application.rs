@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use anel::protocol::{Answer, CloseReason, Payload};
-use anel::server::{ExchangeId, Handler, Request, Responder, Verdict, Worker};
+use anel::server::{Body, ExchangeId, Handler, Request, Responder, Verdict, Worker};
 
 use crate::plan::{Mode, Plan};
 use crate::prng::Prng;
@@ -141,7 +141,11 @@ impl Handler for Application {
             Mode::Later | Mode::LaterAndClose | Mode::Never => State::Awaited,
         };
         let exchange = request.exchange;
-        let fields = plan.fields(request.body);
+        let body = match request.body {
+            Body::Whole(body) => Some(body),
+            Body::Absent | Body::Arriving { .. } => None,
+        };
+        let fields = plan.fields(body);
         if state == State::Answered {
             // Not booked: a number is used up only by an answer that has to be told from others
             // later.
