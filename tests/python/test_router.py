@@ -80,7 +80,7 @@ def test_no_method_stands_for_every_method() -> None:
     route = router.add_route("/", hello)
 
     assert route.methods == set()
-    assert router.freeze() == [("/", None, hello, "sync", route, None)]
+    assert router.freeze() == [("/", None, hello, "sync", route, None, False, None)]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ def test_a_constant_is_rendered_at_registration(
 
     assert route.constant == constant
     assert route.methods == {"GET", "HEAD"}
-    assert router.freeze() == [("/", ["GET", "HEAD"], None, "constant", route, constant)]
+    assert router.freeze() == [
+        ("/", ["GET", "HEAD"], None, "constant", route, constant, False, None)
+    ]
 
 
 @pytest.mark.parametrize(
