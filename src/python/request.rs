@@ -70,8 +70,9 @@ enum Attribute {
     Text,
     Json,
     Extra,
+    Memo,
 }
-const ATTRIBUTES: usize = Attribute::Extra as usize + 1;
+const ATTRIBUTES: usize = Attribute::Memo as usize + 1;
 
 #[pymethods]
 impl Request {
@@ -294,6 +295,12 @@ impl Request {
     #[getter]
     fn extra(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Extra, |py| Ok(PyDict::new(py).into_any()))
+    }
+
+    /// Where attributes that are written in Python keep what they made.
+    #[getter]
+    fn _memo(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::make(slf, Attribute::Memo, |py| Ok(PyDict::new(py).into_any()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
