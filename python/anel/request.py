@@ -9,9 +9,15 @@ user's.
 
 from __future__ import annotations
 
+import inspect
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from anel import _core
+
+
+_logger = logging.getLogger("anel.error")
 
 
 def install_attribute(name: str, attribute: Any) -> None:
@@ -22,3 +28,17 @@ def install_attribute(name: str, attribute: Any) -> None:
     if hasattr(_core.Request, name):
         raise TypeError(f"requests have an attribute {name!r} already")
     setattr(_core.Request, name, attribute)
+
+
+def check_callback(callback: Callable[[_core.Request], Any]) -> None:
+    """Raises TypeError for what cannot be a done callback."""
+    if not callable(callback):
+        raise TypeError(f"a done callback must be callable, not {callback!r}")
+    call = inspect.getattr_static(type(callback), "__call__", None)
+    if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call):
+        raise TypeError(f"a done callback must not be async: {callback!r}")
+
+
+def log_failure(event: str, request: _core.Request, exception: BaseException) -> None:
+    """Logs what user code raised where its request can no longer be answered with it."""
+    _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
