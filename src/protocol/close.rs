@@ -14,6 +14,12 @@ pub enum CloseReason {
     Http10,
     /// The response said `Connection: close`, or its body ends with the connection.
     HandlerAsked,
+    /// A streamed answer was aborted, or had fewer bytes than announced.
+    AnswerIncomplete,
+    /// A streamed answer had more bytes than announced; they were not sent.
+    AnswerTooLong,
+    /// The answer did not wait for the body of its request, and too much of that was still to come.
+    BodyUnread,
     /// The request was refused; what follows it cannot be trusted.
     Refused(ProtocolError),
     /// The peer closed between two requests: the ordinary end.
@@ -67,6 +73,9 @@ impl CloseReason {
             Self::ClientAsked => "client sent Connection: close",
             Self::Http10 => "HTTP/1.0 without keep-alive",
             Self::HandlerAsked => "response asked to close",
+            Self::AnswerIncomplete => "streamed answer is incomplete",
+            Self::AnswerTooLong => "streamed answer exceeds its announced length",
+            Self::BodyUnread => "answered before the request body was read",
             Self::Refused(error) => error.explain(),
             Self::PeerClosed => "peer closed",
             Self::PeerClosedEarly => "peer closed in the middle of a request",
