@@ -14,6 +14,7 @@ from anel.exceptions import (
     SetupError,
 )
 from anel.routing import Route, Router
+from anel.streaming import StreamingResponse
 
 __version__ = "0.1.0"
 
@@ -33,5 +34,6 @@ __all__ = [
     "RouteNotFoundException",
     "Router",
     "SetupError",
+    "StreamingResponse",
     "__version__",
 ]

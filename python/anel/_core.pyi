@@ -1,13 +1,14 @@
 """The extension: native request and response types, and the worker that serves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, final, overload
 
 from anel.application import Application
 from anel.encoding import Query
 from anel.routing import Route, TableEntry
 
-__all__ = ["Headers", "Request", "Response", "Worker", "doctor"]
+__all__ = ["BodyWriter", "Headers", "Request", "Response", "Worker", "doctor"]
 
 _T = TypeVar("_T")
 
@@ -41,6 +42,8 @@ class Response:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
         *,
+        stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,
+        length: int | None = None,
         status: int | None = None,
         status_code: int | None = None,
     ) -> Response: ...
@@ -99,6 +102,10 @@ class Request(_Extended):
     @property
     def extra(self) -> dict[str, Any]: ...
     @property
+    def disconnect_reason(self) -> str | None: ...
+    def is_disconnected(self) -> bool: ...
+    def add_done_callback(self, callback: Callable[[Request], Any]) -> None: ...
+    @property
     def _memo(self) -> dict[str, Any]: ...
     def Response(
         self,
@@ -111,9 +118,21 @@ class Request(_Extended):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
         *,
+        stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,
+        length: int | None = None,
         status: int | None = None,
         status_code: int | None = None,
     ) -> Response: ...
+
+@final
+class BodyWriter:
+    """Where an async producer writes the body of its response."""
+
+    def write(self, piece: bytes | str) -> bool: ...
+    def has_room(self) -> bool: ...
+    def wait(self, future: asyncio.Future[None]) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
 
 @final
 class Worker:

@@ -11,11 +11,13 @@ use pyo3::types::PyBytes;
 
 use super::answer;
 use super::coroutine::{self, Progress};
+use super::orders::Order;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::{Kind, Target};
 use super::shared::Shared;
+use super::stream::{self, Producer};
 use crate::protocol::ProtocolError;
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
@@ -85,6 +87,17 @@ impl Handler for Dispatch<'_, '_> {
         }
     }
 
+    fn on_writable(&mut self, exchange: ExchangeId) {
+        match self.shared.producer(self.py, exchange) {
+            Some((_, Producer::Pulled(_))) => self.shared.order(Order::Pull(exchange)),
+            Some((_, Producer::Written(writer))) => {
+                self.shared.python_ran.set(true);
+                writer.get().on_writable(self.py);
+            }
+            None => {}
+        }
+    }
+
     fn on_abandoned(&mut self, exchange: ExchangeId, reason: CloseReason) {
         self.shared.abandon(self.py, exchange, reason);
     }
@@ -112,12 +125,43 @@ fn answer_one(
         Ok(response) => response,
         Err(error) => answer::from_error(shared, request, error),
     };
+    if response.get().is_stream(py) {
+        return begin_stream(shared, request, exchange, response, responder);
+    }
     let verdict = send(&response, responder);
     shared.recycle_response(response);
     shared.log(request);
     if request.get().has_ending(py) {
         shared.finish(request, exchange);
     }
+    verdict
+}
+
+/// Answers with a response whose body is streamed: now its head, or all that a HEAD request gets.
+#[cold]
+fn begin_stream<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    response: Bound<'py, Response>,
+    responder: Responder<'_>,
+) -> Verdict {
+    let py = request.py();
+    let (response, opened) = stream::opened(shared, request, response);
+    let (wanted, verdict) = response.get().with_answer(py, |answer| {
+        (responder.wants_body(answer), responder.respond(answer))
+    });
+    shared.recycle_response(response);
+    shared.log(request);
+    match opened {
+        Some(opened) if wanted => {
+            shared.begin_stream(request, exchange, opened);
+            return verdict;
+        }
+        Some(opened) => opened.discard(shared, request),
+        None => {}
+    }
+    shared.finish(request, exchange);
     verdict
 }
 

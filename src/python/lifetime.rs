@@ -96,6 +96,11 @@ impl Request {
         state.made.socket = socket.filter(|_| goes_on);
     }
 
+    /// The worker that the request came to.
+    pub fn shared(&self, py: Python<'_>) -> Rc<Shared> {
+        self.state.borrow(py).shared.clone()
+    }
+
     /// Whether something is to be done at the end of the exchange.
     #[inline]
     pub fn has_ending(&self, py: Python<'_>) -> bool {
@@ -121,7 +126,7 @@ impl Request {
         drop(state);
         for callback in callbacks {
             if let Err(error) = callback.call1(py, (slf,)) {
-                let shared = slf.get().state.borrow(py).shared.clone();
+                let shared = slf.get().shared(py);
                 shared.log_failure(slf, "exception in a done callback", error);
             }
         }

@@ -21,7 +21,10 @@ mod response;
 mod routes;
 mod settings;
 mod shared;
+mod stream;
+mod waiter;
 mod worker;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -38,6 +41,8 @@ mod _core {
     use super::response::Response;
     #[pymodule_export]
     use super::worker::Worker;
+    #[pymodule_export]
+    use super::writer::BodyWriter;
 
     use pyo3::prelude::*;
 

@@ -16,6 +16,7 @@ use super::answer;
 use super::orders::Order;
 use super::request::Request;
 use super::shared::Shared;
+use super::stream::Producer;
 use crate::server::{CloseReason, ExchangeId};
 
 /// The exchanges of a worker that are not over.
@@ -25,8 +26,10 @@ pub struct Pending(RefCell<HashMap<ExchangeId, Exchange>>);
 /// One of them.
 struct Exchange {
     request: Py<Request>,
-    /// The handler's, as long as it runs.
+    /// The handler's or the producer's, as long as it runs.
     task: Option<Py<PyAny>>,
+    /// What makes the body of a streamed response.
+    producer: Option<Producer>,
     /// Whether the connection has ended.
     gone: bool,
 }
@@ -40,6 +43,28 @@ impl Shared {
     /// A handler has suspended: its answer will come from this task, through `complete`.
     pub fn begin_task(&self, request: &Bound<'_, Request>, exchange: ExchangeId, task: Py<PyAny>) {
         self.begin(request, exchange, |entry| entry.task = Some(task));
+    }
+
+    /// The body of a streamed response is going to be made.
+    pub fn begin_producer(
+        &self,
+        request: &Bound<'_, Request>,
+        exchange: ExchangeId,
+        producer: Producer,
+    ) {
+        self.begin(request, exchange, |entry| entry.producer = Some(producer));
+    }
+
+    /// What makes the body of a streamed response, while it does.
+    pub fn producer<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: ExchangeId,
+    ) -> Option<(Bound<'py, Request>, Producer)> {
+        let pending = self.pending.0.borrow();
+        let entry = pending.get(&exchange)?;
+        let producer = entry.producer.as_ref()?.clone();
+        Some((entry.request.bind(py).clone(), producer))
     }
 
     /// The task of a handler has come to its end. Its answer leaves with the next turn.
@@ -86,12 +111,21 @@ impl Shared {
 
     /// Ends what works on an exchange that nobody waits for any more.
     pub fn leave(&self, py: Python<'_>, exchange: ExchangeId) {
-        let task = match self.pending.0.borrow().get(&exchange) {
-            Some(entry) => entry.task.as_ref().map(|task| task.clone_ref(py)),
-            None => return,
+        let producer = match self.producer(py, exchange) {
+            Some((_, Producer::Pulled(_))) => return self.close_producer(py, exchange),
+            Some((_, Producer::Written(writer))) => Some(writer),
+            None => None,
         };
+        if let Some(writer) = &producer {
+            writer.get().on_gone(py);
+        }
+        let pending = self.pending.0.borrow();
+        let task = pending.get(&exchange).and_then(|entry| entry.task.as_ref());
+        let task = task.map(|task| task.clone_ref(py));
+        drop(pending);
+        // A producer has nothing to do but to serve the client; a handler may.
         if let Some(task) = task
-            && self.cancel_on_disconnect
+            && (producer.is_some() || self.cancel_on_disconnect)
             && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
         {
             error.write_unraisable(py, None);
@@ -103,9 +137,12 @@ impl Shared {
     pub fn cancel_pending(&self, py: Python<'_>) -> PyResult<bool> {
         let mut awaited = false;
         let mut tasks = Vec::new();
-        for entry in self.pending.0.borrow().values() {
+        for (exchange, entry) in self.pending.0.borrow().iter() {
             awaited |= !entry.gone;
             tasks.extend(entry.task.as_ref().map(|task| task.clone_ref(py)));
+            if let Some(Producer::Pulled(_)) = entry.producer {
+                self.order(Order::AbortBody(*exchange));
+            }
         }
         for task in tasks {
             task.call_method0(py, intern!(py, "cancel"))?;
@@ -145,6 +182,7 @@ impl Shared {
         let over: Vec<ExchangeId> = over.map(|(exchange, _)| *exchange).collect();
         drop(pending);
         for exchange in over {
+            self.close_producer(py, exchange);
             self.finish_exchange(py, exchange);
         }
     }
@@ -159,6 +197,7 @@ impl Shared {
         change(pending.entry(exchange).or_insert_with(|| Exchange {
             request: request.clone().unbind(),
             task: None,
+            producer: None,
             gone: false,
         }));
     }

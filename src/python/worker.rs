@@ -318,7 +318,7 @@ impl Engine {
             shared,
             params: &mut self.params,
         };
-        shared.carry_out(&mut self.worker, &mut self.reactor, &mut dispatch);
+        shared.carry_out(&mut self.worker, &mut dispatch);
     }
 
     fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {

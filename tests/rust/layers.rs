@@ -46,6 +46,7 @@ const PYTHON: &[&str] = &[
     "loop",
     "_core",
     "request",
+    "streaming",
     "extension",
     "serving",
     "application",
