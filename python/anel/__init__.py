@@ -16,6 +16,7 @@ from anel.exceptions import (
 )
 from anel.routing import Route, Router
 from anel.streaming import StreamingResponse
+from anel.transport import Transport, TransportSocket
 
 __version__ = "0.1.0"
 
@@ -37,5 +38,7 @@ __all__ = [
     "Router",
     "SetupError",
     "StreamingResponse",
+    "Transport",
+    "TransportSocket",
     "__version__",
 ]

@@ -8,8 +8,21 @@ from typing import Any, TypeVar, final, overload
 from anel.application import Application
 from anel.encoding import Query
 from anel.routing import Route, TableEntry
+from anel.transport import Transport
 
-__all__ = ["BodyReader", "BodyWriter", "Headers", "Request", "Response", "Worker", "doctor"]
+__all__ = [
+    "BodyReader",
+    "BodyWriter",
+    "Headers",
+    "Request",
+    "Response",
+    "Worker",
+    "doctor",
+    "duplicate_socket",
+    "own_address",
+    "peer_address",
+    "socket_number",
+]
 
 _T = TypeVar("_T")
 
@@ -104,6 +117,8 @@ class Request(_Extended):
     def extra(self) -> dict[str, Any]: ...
     @property
     def disconnect_reason(self) -> str | None: ...
+    @property
+    def transport(self) -> Transport: ...
     def is_disconnected(self) -> bool: ...
     def add_done_callback(self, callback: Callable[[Request], Any]) -> None: ...
     def stream(self) -> AsyncIterator[bytes]: ...
@@ -174,3 +189,7 @@ class Worker:
     def counters(self) -> dict[str, int]: ...
 
 def doctor() -> dict[str, Any]: ...
+def duplicate_socket(request: Request) -> int | None: ...
+def own_address(request: Request) -> tuple[Any, ...] | None: ...
+def peer_address(request: Request) -> tuple[Any, ...] | None: ...
+def socket_number(request: Request) -> int: ...

@@ -79,14 +79,16 @@ impl Request {
         let body = self.lent_body(py).flatten().map(Bound::unbind);
         let socket = self.socket(py);
         // The peer is asked now: later, its descriptor may be another's.
-        let remote_addr = self.remote_addr(py).map(Bound::unbind);
+        let peer = self
+            .peer(py)
+            .map(|(address, text)| (address, text.unbind()));
         let kept = self.loan.borrow(py).with(|request| {
             request.map(|request| {
                 Box::new(Kept {
                     head: request.head.clone(),
                     head_bytes: request.head_bytes.to_vec(),
                     body,
-                    remote_addr,
+                    peer,
                 })
             })
         });

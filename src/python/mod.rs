@@ -23,6 +23,7 @@ mod routes;
 mod settings;
 mod shared;
 mod stream;
+mod transport;
 mod waiter;
 mod worker;
 mod writer;
@@ -42,6 +43,8 @@ mod _core {
     use super::request::Request;
     #[pymodule_export]
     use super::response::Response;
+    #[pymodule_export]
+    use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
     #[pymodule_export]
     use super::worker::Worker;
     #[pymodule_export]

@@ -6,6 +6,7 @@
 //! for the next request.
 
 use std::cell::Ref;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -17,7 +18,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
 use super::reader::BodyReader;
-use super::shared::Shared;
+use super::shared::{Peer, Shared};
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
@@ -50,7 +51,7 @@ pub(super) struct Kept {
     pub(super) head: RequestHead,
     pub(super) head_bytes: Vec<u8>,
     pub(super) body: Option<Py<PyBytes>>,
-    pub(super) remote_addr: Option<Py<PyString>>,
+    pub(super) peer: Option<(SocketAddr, Py<PyString>)>,
 }
 
 /// What was asked of the current request.
@@ -251,14 +252,8 @@ impl Request {
 
     /// The peer's IP address; None when it is not known any more.
     #[getter]
-    pub(super) fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        let socket = self.socket(py);
-        let state = self.state.borrow(py);
-        match &state.kept {
-            // The slot may be another connection's by now.
-            Some(kept) if socket.is_none() => Some(kept.remote_addr.as_ref()?.bind(py).clone()),
-            _ => state.shared.peer(py, state.exchange, socket),
-        }
+    fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.peer(py).map(|(_, text)| text)
     }
 
     /// The host that was asked for, without port, internationalised names decoded; None when none
@@ -400,6 +395,20 @@ impl Request {
             .borrow(py)
             .with(|request| request.map(|request| request.socket));
         lent.or_else(|| self.state.borrow(py).made.socket)
+    }
+
+    /// Who sent it; None when that is not known any more.
+    pub(super) fn peer<'py>(&self, py: Python<'py>) -> Option<Peer<'py>> {
+        let socket = self.socket(py);
+        let state = self.state.borrow(py);
+        match &state.kept {
+            // The slot may be another connection's by now.
+            Some(kept) if socket.is_none() => {
+                let (address, text) = kept.peer.as_ref()?;
+                Some((*address, text.bind(py).clone()))
+            }
+            _ => state.shared.peer(py, state.exchange, socket),
+        }
     }
 
     fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&RequestHead, &[u8]) -> R) -> PyResult<R> {

@@ -47,6 +47,7 @@ const PYTHON: &[&str] = &[
     "_core",
     "request",
     "streaming",
+    "transport",
     "extension",
     "serving",
     "application",
