@@ -45,6 +45,30 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// One word for programs: the name in snake case.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::ClientAsked => "client_asked",
+            Self::Http10 => "http10",
+            Self::HandlerAsked => "handler_asked",
+            Self::AnswerIncomplete => "answer_incomplete",
+            Self::AnswerTooLong => "answer_too_long",
+            Self::BodyUnread => "body_unread",
+            Self::Refused(_) => "refused",
+            Self::PeerClosed => "peer_closed",
+            Self::PeerClosedEarly => "peer_closed_early",
+            Self::PeerReset => "peer_reset",
+            Self::IdleDeadline => "idle_deadline",
+            Self::HeadDeadline => "head_deadline",
+            Self::BodyDeadline => "body_deadline",
+            Self::SendDeadline => "send_deadline",
+            Self::Draining => "draining",
+            Self::DrainDeadline => "drain_deadline",
+            Self::SocketError => "socket_error",
+        }
+    }
+
     /// One readable line for logs; never used for a decision.
     #[must_use]
     pub fn explain(self) -> &'static str {
