@@ -43,7 +43,7 @@ pub fn from_error<'py>(
 ) -> Bound<'py, Response> {
     let py = request.py();
     request.get().allow_response(py);
-    if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+    if ends_program(py, &error) {
         // Not the request's failure: the program wants to end. The turn raises it.
         shared.fatal.replace(Some(error));
         return last_resort(shared, py).unwrap_or_else(|_| panic!("{IMPOSSIBLE}"));
@@ -60,6 +60,11 @@ pub fn from_error<'py>(
             last_resort(shared, py)
         })
         .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
+}
+
+/// Whether an exception is not the request's failure but the wish to end the program.
+pub fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
 /// What an unmatched path raises.

@@ -56,7 +56,8 @@ impl Handler for Dispatch<'_, '_> {
             .during(self.py, &request, (route, self.params), || {
                 let verdict = answer_one(shared, &object, request.exchange, route, responder);
                 if !raw::is_only_ours(&object) {
-                    object.get().keep(self.py);
+                    let goes_on = shared.is_pending(request.exchange);
+                    object.get().keep(self.py, goes_on);
                 }
                 verdict
             });
@@ -84,14 +85,8 @@ impl Handler for Dispatch<'_, '_> {
         }
     }
 
-    fn on_abandoned(&mut self, exchange: ExchangeId, _reason: CloseReason) {
-        let task = self.shared.tasks.borrow_mut().remove(&exchange);
-        self.shared.python_ran.set(true);
-        if let Some(task) = task
-            && let Err(error) = task.call_method0(self.py, "cancel")
-        {
-            error.write_unraisable(self.py, None);
-        }
+    fn on_abandoned(&mut self, exchange: ExchangeId, reason: CloseReason) {
+        self.shared.abandon(self.py, exchange, reason);
     }
 }
 
@@ -120,6 +115,9 @@ fn answer_one(
     let verdict = send(&response, responder);
     shared.recycle_response(response);
     shared.log(request);
+    if request.get().has_ending(py) {
+        shared.finish(request, exchange);
+    }
     verdict
 }
 

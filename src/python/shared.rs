@@ -1,17 +1,19 @@
 //! What all requests of one worker share on the Python side.
 //!
-//! Owns the routes, the spare objects, the answers that came in between two turns and the tasks
-//! that are still running. Refuses to know the reactor and the connections: it outlives both,
-//! because a request that a user keeps outlives both.
+//! Owns the routes, the spare objects, what was ordered between two turns and the exchanges that
+//! are not over (`orders`, `pending`). Refuses to know the reactor and the connections: it outlives
+//! both, because a request that a user keeps outlives both.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::answer;
 use super::headers::Names;
+use super::orders::Order;
+use super::pending::Pending;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
@@ -34,10 +36,14 @@ pub struct Shared {
     response: Cell<Option<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
     peers: RefCell<Vec<Option<Peer>>>,
-    /// Late answers, to be sent by the next turn.
-    pub inbox: RefCell<Vec<(ExchangeId, Py<Response>)>>,
-    /// Tasks of exchanges that are not answered yet.
-    pub tasks: RefCell<HashMap<ExchangeId, Py<PyAny>>>,
+    /// To be done by the next step of the turn.
+    pub orders: RefCell<Vec<Order>>,
+    /// Exchanges that outlive the call of their handler.
+    pub pending: Pending,
+    /// Whether a handler is cancelled when its client goes away.
+    pub cancel_on_disconnect: bool,
+    /// Whether the worker has ended, so that no order will be carried out.
+    pub stopped: Cell<bool>,
     /// An exception that ends the server.
     pub fatal: Cell<Option<PyErr>>,
     /// Whether Python code ran since the turn last looked.
@@ -69,8 +75,12 @@ impl Shared {
             request: Cell::default(),
             response: Cell::default(),
             peers: RefCell::default(),
-            inbox: RefCell::default(),
-            tasks: RefCell::default(),
+            orders: RefCell::default(),
+            pending: Pending::default(),
+            cancel_on_disconnect: app
+                .getattr_opt("_cancel_on_disconnect")?
+                .map_or(Ok(true), |choice| choice.is_truthy())?,
+            stopped: Cell::new(false),
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
         })
@@ -83,6 +93,23 @@ impl Shared {
             && let Err(error) = logger.call1(py, (request,))
         {
             error.write_unraisable(py, Some(request));
+        }
+    }
+
+    /// Logs what user code raised where nobody can catch it. An exception that ends the program is
+    /// raised by the turn instead.
+    pub fn log_failure(&self, request: &Bound<'_, Request>, event: &str, error: PyErr) {
+        let py = request.py();
+        if answer::ends_program(py, &error) {
+            self.fatal.replace(Some(error));
+            return;
+        }
+        let arguments = (event, request, error.into_value(py));
+        let logged = py
+            .import("anel.request")
+            .and_then(|module| module.call_method1("log_failure", arguments));
+        if let Err(failure) = logged {
+            failure.write_unraisable(py, Some(request));
         }
     }
 
@@ -131,11 +158,17 @@ impl Shared {
         Some(address)
     }
 
-    /// Breaks the cycles between this state and the spare objects that refer to it.
-    pub fn clear(&self) {
+    /// The worker has ended: ends what nothing will end any more, and breaks the cycles between
+    /// this state and the objects that refer to it.
+    pub fn stop(&self, py: Python<'_>) {
+        self.stopped.set(true);
+        for order in self.orders.take() {
+            if let Order::Leave(exchange) = order {
+                self.leave(py, exchange);
+            }
+        }
+        self.finish_all(py);
         let spares = (self.request.take(), self.response.take());
-        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
-        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
-        drop((spares, tasks, inbox));
+        drop(spares);
     }
 }

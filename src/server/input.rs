@@ -233,14 +233,14 @@ impl Connection {
                 &input[current.head_at..head_end],
                 current.body.map_or(&[][..], |range| &input[range]),
             );
-            self.dispatch(request, slot, &shared.date, handler);
+            self.dispatch(request, slot, (&shared.date, &mut shared.counters), handler);
         } else if let Some(gathering) = self.gathering.take() {
             let request = (
                 &gathering.head,
                 &gathering.head_bytes[..],
                 &gathering.body[..],
             );
-            self.dispatch(request, slot, &shared.date, handler);
+            self.dispatch(request, slot, (&shared.date, &mut shared.counters), handler);
         }
         shared.counters.requests_total += 1;
     }
@@ -249,7 +249,7 @@ impl Connection {
         &mut self,
         (head, head_bytes, body): (&RequestHead, &[u8], &[u8]),
         slot: u32,
-        date: &DateLine,
+        (date, counters): (&DateLine, &mut Counters),
         handler: &mut H,
     ) {
         let close = head
@@ -288,6 +288,13 @@ impl Connection {
                 if !direct {
                     self.queue.push_ready(held_back);
                 }
+            }
+            Decision::Streaming { framing, close } => {
+                if close && self.closing.is_none() {
+                    self.closing = Some(CloseReason::HandlerAsked);
+                }
+                self.queue.push_streaming(framing, held_back);
+                counters.streams_total += 1;
             }
             Decision::Later => self.queue.push_awaiting(context),
         }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod clock;
 mod connection;
 mod counters;
@@ -17,6 +18,7 @@ mod lifecycle;
 mod queue;
 mod worker;
 
+pub use answers::Given;
 pub use clock::Clock;
 pub use counters::Counters;
 pub use handler::{

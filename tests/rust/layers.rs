@@ -45,6 +45,7 @@ const PYTHON: &[&str] = &[
     "loading",
     "loop",
     "_core",
+    "request",
     "extension",
     "serving",
     "application",
