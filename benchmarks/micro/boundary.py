@@ -7,7 +7,8 @@ percent on a machine whose clock does not. They are those of user code: the kern
 
 The variants `fast-method` and `class` are the control pair of `request.Response` (src/python/raw.rs:
 `add_fast_method`), `fast-method` and `keeps-request` that of the re-use of requests nobody kept,
-`fast-method` and `constant-object` what making a response costs at all.
+`fast-method` and `constant-object` what making a response costs at all. `eager-task` is a task that does not
+suspend, `one-await` one that does, once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ HANDLERS = {
     "eager-task": (
         "import functools\nasync def inner(request): return request.Response(text='Hello world!')\n"
         "handler = functools.partial(inner)"
+    ),
+    "one-await": (
+        "import asyncio\nasync def handler(request):\n    await asyncio.sleep(0)\n"
+        "    return request.Response(text='Hello world!')"
     ),
     "reads-path": (
         "def handler(request):\n    request.path\n"

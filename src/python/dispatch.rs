@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::answer;
+use super::context::Entered;
 use super::coroutine::{self, Progress};
 use super::orders::Order;
 use super::raw;
@@ -32,6 +33,28 @@ pub struct Dispatch<'a, 'py> {
     pub py: Python<'py>,
     pub shared: &'a Rc<Shared>,
     pub params: &'a mut Params,
+    /// From the first request on.
+    context: Option<Entered<'a, 'py>>,
+}
+
+impl<'a, 'py> Dispatch<'a, 'py> {
+    pub fn new(py: Python<'py>, shared: &'a Rc<Shared>, params: &'a mut Params) -> Self {
+        Self {
+            py,
+            shared,
+            params,
+            context: None,
+        }
+    }
+
+    /// Says that code of the user is about to run, in the context of requests.
+    #[inline]
+    fn enter(&mut self) {
+        self.shared.python_ran.set(true);
+        if self.context.is_none() {
+            self.context = Some(Entered::new(self.py, &self.shared.contexts));
+        }
+    }
 }
 
 impl Handler for Dispatch<'_, '_> {
@@ -54,7 +77,7 @@ impl Handler for Dispatch<'_, '_> {
         if let Some(Target::Constant(constant)) = route.map(|route| &shared.routes.targets[route]) {
             return responder.respond(&constant.answer());
         }
-        shared.python_ran.set(true);
+        self.enter();
         let object = match shared.take_request() {
             Some(object) => object.into_bound(self.py),
             None => match Request::new(self.py, shared.clone()) {
@@ -82,13 +105,15 @@ impl Handler for Dispatch<'_, '_> {
             object.get().reset(self.py);
             shared.recycle_request(object.unbind());
         }
+        shared.contexts.renew(self.py);
         verdict
     }
 
     fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
         let answered = self.shared.refusal_handler.as_ref().map(|handler| {
-            self.shared.python_ran.set(true);
+            self.enter();
             let answer = handler.bind(self.py).call1((error.token(),))?;
+            self.shared.contexts.renew(self.py);
             out.extend_from_slice(answer.cast::<PyBytes>()?.as_bytes());
             Ok::<(), PyErr>(())
         });

@@ -6,6 +6,7 @@
 
 mod answer;
 mod arguments;
+mod context;
 mod coroutine;
 mod dispatch;
 mod doctor;

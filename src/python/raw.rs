@@ -113,6 +113,32 @@ pub fn call_one<'py>(
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
 }
 
+/// Makes a context the current one. A `TypeError` if it is none, a `RuntimeError` if it is entered
+/// already.
+pub fn enter_context(context: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: P4. The pointer is alive; the call checks the type and keeps a reference of its own.
+    status(context.py(), unsafe {
+        ffi::PyContext_Enter(context.as_ptr())
+    })
+}
+
+/// Makes the context before this one the current one again. A `RuntimeError` if another one is
+/// current.
+pub fn exit_context(context: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: P4. The pointer is alive; the call checks that it is what `enter_context` entered.
+    status(context.py(), unsafe {
+        ffi::PyContext_Exit(context.as_ptr())
+    })
+}
+
+fn status(py: Python<'_>, status: std::ffi::c_int) -> PyResult<()> {
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(PyErr::fetch(py))
+    }
+}
+
 /// Whether this reference is the only one, so that the object can be used again.
 pub fn is_only_ours<T>(object: &Bound<'_, T>) -> bool {
     // SAFETY: P4. The pointer is alive, and the GIL keeps the count still.
@@ -181,8 +207,7 @@ unsafe extern "C" fn response_entry(
     let request = unsafe { Borrowed::from_ptr(py, request) };
     // SAFETY: P5. `names` is null or a borrowed tuple, alive for the call.
     let names = unsafe { Borrowed::from_ptr_or_opt(py, names) };
-    // SAFETY: P5. A non-null `names` is always a tuple of str.
-    let names = names.map(|names| unsafe { names.cast_unchecked::<PyTuple>() });
+    let names = names.and_then(|names| names.cast::<PyTuple>().ok());
     let named = names.map_or(0, |names| names.len());
     let total = count as usize + named;
     let values: &[Option<Borrowed<'_, '_, PyAny>>] = if total == 0 {

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::answer;
+use super::context::Contexts;
 use super::headers::Names;
 use super::orders::Order;
 use super::pending::Pending;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
     pub names: Names,
+    /// What request handlers may set without each other's knowledge.
+    pub contexts: Contexts,
     /// Objects that nobody else holds, ready to be filled again. One of each: a handler that
     /// answers at once gives back what it took before the next one begins.
     request: Cell<Option<Py<Request>>>,
@@ -80,6 +83,7 @@ impl Shared {
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
             names: Names::default(),
+            contexts: Contexts::new(app.py())?,
             request: Cell::default(),
             response: Cell::default(),
             peers: RefCell::default(),

@@ -215,12 +215,7 @@ impl Worker {
         if let Some(error) = shared.fatal.take() {
             return Err(error);
         }
-        let mut dispatch = Dispatch {
-            py,
-            shared,
-            params: &mut engine.params,
-        };
-        engine.worker.flush(&mut engine.reactor, &mut dispatch);
+        engine.flush(py, shared);
         engine.arm_watch();
         // Only code that ran can have given asyncio something to do.
         let mut has_work = shared.python_ran.take() && asyncio.has_work();
@@ -256,11 +251,7 @@ impl Worker {
         } else if Instant::now() >= until {
             // Cancelled handlers still answer (503); their connections end behind that.
             if !self.shared.cancel_pending(py)? {
-                let mut dispatch = Dispatch {
-                    py,
-                    shared: &self.shared,
-                    params: &mut engine.params,
-                };
+                let mut dispatch = Dispatch::new(py, &self.shared, &mut engine.params);
                 engine.worker.abort_all(&mut engine.reactor, &mut dispatch);
             }
             self.drain_until.set(Some(Instant::now() + AFTER_CANCEL));
@@ -313,22 +304,19 @@ impl Engine {
     }
 
     fn carry_out_orders(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
-        let mut dispatch = Dispatch {
-            py,
-            shared,
-            params: &mut self.params,
-        };
+        let mut dispatch = Dispatch::new(py, shared, &mut self.params);
         shared.carry_out(&mut self.worker, &mut dispatch);
+    }
+
+    fn flush(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
+        let mut dispatch = Dispatch::new(py, shared, &mut self.params);
+        self.worker.flush(&mut self.reactor, &mut dispatch);
     }
 
     fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {
         let mut readable = false;
         self.worker.on_clock(self.clock());
-        let mut dispatch = Dispatch {
-            py,
-            shared,
-            params: &mut self.params,
-        };
+        let mut dispatch = Dispatch::new(py, shared, &mut self.params);
         for completion in self.completions.drain(..) {
             if completion.token.kind() == Kind::Readable {
                 readable = true;
@@ -349,13 +337,10 @@ impl Engine {
     fn shut_down(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         self.worker.drain(&mut self.reactor);
         for _ in 0..SHUTDOWN_WAITS {
-            let mut dispatch = Dispatch {
-                py,
-                shared,
-                params: &mut self.params,
-            };
+            let mut dispatch = Dispatch::new(py, shared, &mut self.params);
             self.worker.abort_all(&mut self.reactor, &mut dispatch);
-            self.worker.flush(&mut self.reactor, &mut dispatch);
+            drop(dispatch);
+            self.flush(py, shared);
             let (reactor, completions) = (&mut self.reactor, &mut self.completions);
             let timeout = if self.worker.is_drained() {
                 Duration::ZERO
