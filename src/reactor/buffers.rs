@@ -1,14 +1,13 @@
 //! Receive buffers: a group of equal ones, and leases on single ones.
 //!
 //! Owns the memory and who has it: the group (free, or offered to the kernel) or exactly one
-//! `Lease`. Refuses to know the kernel's ring of them (`uring/provided.rs`). A lease moves the
-//! buffer's vector out of the group and its drop moves it back, so no two owners can exist and no
-//! line here is unsafe. The vectors' heap blocks never move, and a lease keeps the group's memory
-//! alive when the reactor is gone (invariant B1).
+//! lease with its shares. Refuses to know the kernel's ring of them (`uring/provided.rs`). A lease
+//! takes the buffer out of the group and the drop of its last share puts it back, so the kernel
+//! and a lease never own one buffer together and no line here is unsafe. The buffers' heap blocks
+//! never move, and a lease keeps the group's memory alive when the reactor is gone (invariant B1).
 
 use std::cell::RefCell;
 use std::fmt;
-use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -20,18 +19,23 @@ pub struct Group {
 }
 
 struct Pool {
-    /// A buffer's memory, at the index of its id; empty while a lease has it.
-    slots: Vec<Vec<u8>>,
+    /// A buffer's memory, at the index of its id; `None` while a lease has it.
+    slots: Vec<Option<Memory>>,
     /// Ids of buffers that came home and were not given out since.
     home: Vec<u16>,
     lent: usize,
 }
 
+/// One buffer. Counted, so that a lease can be shared without an allocation.
+type Memory = Rc<Box<[u8]>>;
+
 impl Group {
     /// Allocates `count` buffers of `buffer_bytes` each, all of them free.
     #[must_use]
     pub fn heap(count: u16, buffer_bytes: u32) -> Self {
-        let slots = (0..count).map(|_| vec![0; buffer_bytes as usize]).collect();
+        let slots = (0..count)
+            .map(|_| Some(Rc::new(vec![0; buffer_bytes as usize].into_boxed_slice())))
+            .collect();
         // Ids leave from the end; reversed, buffer 0 leaves first.
         let home = (0..count).rev().collect();
         Self {
@@ -51,7 +55,7 @@ impl Group {
     #[must_use]
     pub fn lend(&self, bytes: &[u8]) -> Option<Lease> {
         let mut lease = self.take()?;
-        lease.bytes[..bytes.len()].copy_from_slice(bytes);
+        lease.memory_mut()[..bytes.len()].copy_from_slice(bytes);
         lease.len = bytes.len() as u32;
         Some(lease)
     }
@@ -68,14 +72,14 @@ impl Group {
     /// When a lease has that buffer already: two owners of one memory would be worse.
     pub(super) fn lease(&self, id: u16, len: u32) -> Lease {
         let mut pool = self.pool.borrow_mut();
-        let bytes = mem::take(&mut pool.slots[usize::from(id)]);
+        let memory = pool.slots[usize::from(id)].take();
         assert!(
-            !bytes.is_empty() && len <= self.buffer_bytes,
+            memory.is_some() && len <= self.buffer_bytes,
             "invariant: buffer {id} is ours"
         );
         pool.lent += 1;
         Lease {
-            bytes,
+            memory,
             len,
             id,
             pool: Rc::clone(&self.pool),
@@ -88,7 +92,11 @@ impl Group {
         let pool = &mut *self.pool.borrow_mut();
         let offered = pool.home.len();
         for id in pool.home.drain(..) {
-            offer(id, &mut pool.slots[usize::from(id)]);
+            let memory = pool.slots[usize::from(id)].as_mut().and_then(Rc::get_mut);
+            offer(
+                id,
+                memory.expect("invariant: a buffer at home has one owner"),
+            );
         }
         offered
     }
@@ -119,32 +127,52 @@ impl fmt::Debug for Group {
     }
 }
 
-/// A buffer with received bytes, ours until it is dropped. It stays on its thread.
+/// A buffer with received bytes, ours until it and its shares are dropped. It stays on its thread.
 pub struct Lease {
-    bytes: Vec<u8>,
+    /// `None` only while it is being dropped.
+    memory: Option<Memory>,
     len: u32,
     id: u16,
     pool: Rc<RefCell<Pool>>,
 }
 
 impl Lease {
+    /// The same bytes for somebody else. The buffer goes home when both are dropped.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            memory: self.memory.clone(),
+            len: self.len,
+            id: self.id,
+            pool: Rc::clone(&self.pool),
+        }
+    }
+
     /// Lets `fill` write into the whole buffer; what it returns is how much of it counts.
     pub(super) fn fill<E>(
         &mut self,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        let filled = fill(&mut self.bytes)?;
-        assert!(
-            filled <= self.bytes.len(),
-            "invariant: a fill stays in its buffer"
-        );
+        let memory = self.memory_mut();
+        let size = memory.len();
+        let filled = fill(memory)?;
+        assert!(filled <= size, "invariant: a fill stays in its buffer");
         self.len = filled as u32;
         Ok(filled)
     }
 
     /// Whether not a byte more would have fitted: then there may be more to receive.
     pub(super) fn is_full(&self) -> bool {
-        self.len as usize == self.bytes.len()
+        self.len as usize == self.memory().len()
+    }
+
+    fn memory(&self) -> &[u8] {
+        self.memory.as_ref().map_or(&[], |memory| memory)
+    }
+
+    fn memory_mut(&mut self) -> &mut [u8] {
+        let memory = self.memory.as_mut().and_then(Rc::get_mut);
+        memory.expect("invariant: a lease that is being filled is not shared")
     }
 }
 
@@ -153,16 +181,20 @@ impl Deref for Lease {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.bytes[..self.len as usize]
+        &self.memory()[..self.len as usize]
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut pool = self.pool.borrow_mut();
-        pool.slots[usize::from(self.id)] = mem::take(&mut self.bytes);
-        pool.home.push(self.id);
-        pool.lent -= 1;
+        if let Some(memory) = self.memory.take()
+            && Rc::strong_count(&memory) == 1
+        {
+            let mut pool = self.pool.borrow_mut();
+            pool.slots[usize::from(self.id)] = Some(memory);
+            pool.home.push(self.id);
+            pool.lent -= 1;
+        }
     }
 }
 
@@ -189,6 +221,29 @@ mod tests {
         assert_eq!(group.free(), 1);
         assert_eq!(&*group.lend(b"third").unwrap(), b"third");
         assert_eq!(&*second, b"second");
+    }
+
+    #[test]
+    fn a_buffer_comes_home_with_the_last_share_of_its_lease() {
+        let group = Group::heap(1, 64);
+        let lease = group.lend(b"kept").unwrap();
+        let share = lease.share();
+
+        drop(lease);
+        assert!(group.free() == 0 && &*share == b"kept");
+        drop(share);
+
+        assert_eq!(group.free(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "invariant: a lease that is being filled is not shared")]
+    fn a_shared_lease_is_never_filled() {
+        let group = Group::heap(1, 64);
+        let mut lease = group.take().unwrap();
+        let _share = lease.share();
+
+        let _ = lease.fill(|_| Ok::<usize, ()>(0));
     }
 
     #[test]
