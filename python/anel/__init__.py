@@ -4,6 +4,7 @@ from anel._core import Headers, Request, Response
 from anel.application import Application
 from anel.exceptions import (
     AnelError,
+    BodyError,
     ClientDisconnected,
     ConfigError,
     HTTPException,
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnelError",
     "Application",
+    "BodyError",
     "ClientDisconnected",
     "ConfigError",
     "HTTPException",

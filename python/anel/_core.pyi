@@ -1,14 +1,15 @@
 """The extension: native request and response types, and the worker that serves."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any, TypeVar, final, overload
 
 from anel.application import Application
 from anel.encoding import Query
 from anel.routing import Route, TableEntry
 
-__all__ = ["BodyWriter", "Headers", "Request", "Response", "Worker", "doctor"]
+__all__ = ["BodyReader", "BodyWriter", "Headers", "Request", "Response", "Worker", "doctor"]
 
 _T = TypeVar("_T")
 
@@ -105,6 +106,12 @@ class Request(_Extended):
     def disconnect_reason(self) -> str | None: ...
     def is_disconnected(self) -> bool: ...
     def add_done_callback(self, callback: Callable[[Request], Any]) -> None: ...
+    def stream(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes | None: ...
+    async def save(self, path: str | PathLike[str]) -> int: ...
+    @property
+    def _reader(self) -> BodyReader | None: ...
+    def _keep_body(self, body: bytes) -> None: ...
     @property
     def _memo(self) -> dict[str, Any]: ...
     def Response(
@@ -123,6 +130,14 @@ class Request(_Extended):
         status: int | None = None,
         status_code: int | None = None,
     ) -> Response: ...
+
+@final
+class BodyReader:
+    """Where a handler reads the streamed body of its request."""
+
+    def claim(self) -> None: ...
+    def take(self) -> bytes | None: ...
+    def wait(self, future: asyncio.Future[None]) -> None: ...
 
 @final
 class BodyWriter:

@@ -18,12 +18,14 @@ use super::response::Response;
 use super::routes::{Kind, Target};
 use super::shared::Shared;
 use super::stream::{self, Producer};
-use crate::protocol::ProtocolError;
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
+use crate::protocol::{ProtocolError, RequestHead};
 use crate::router::Params;
-use crate::server::{self, CloseReason, ExchangeId, Handler, Responder, Verdict};
+use crate::server::{
+    self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
+};
 
 /// Answers requests with Python handlers, for as long as the GIL is held.
 pub struct Dispatch<'a, 'py> {
@@ -33,6 +35,16 @@ pub struct Dispatch<'a, 'py> {
 }
 
 impl Handler for Dispatch<'_, '_> {
+    fn on_head(&mut self, head: &RequestHead, head_bytes: &[u8]) -> BodyPlan {
+        let path = decode_path(head.path.of(head_bytes));
+        let method = head.method.of(head_bytes);
+        let routes = &self.shared.routes;
+        match routes.table.find(method, &path, self.params) {
+            Some(route) => routes.targets[route].body_plan(),
+            None => BodyPlan::default(),
+        }
+    }
+
     fn on_request(&mut self, request: server::Request<'_>, responder: Responder<'_>) -> Verdict {
         let shared = self.shared;
         let head = request.head;
@@ -56,6 +68,9 @@ impl Handler for Dispatch<'_, '_> {
         let verdict = object
             .get()
             .during(self.py, &request, (route, self.params), || {
+                if matches!(request.body, Body::Arriving { .. }) {
+                    shared.begin_body(&object, request.exchange);
+                }
                 let verdict = answer_one(shared, &object, request.exchange, route, responder);
                 if !raw::is_only_ours(&object) {
                     let goes_on = shared.is_pending(request.exchange);
@@ -84,6 +99,17 @@ impl Handler for Dispatch<'_, '_> {
                 encode::refusal(out, error, date);
             }
             None => encode::refusal(out, error, date),
+        }
+    }
+
+    fn on_body(&mut self, exchange: ExchangeId, piece: BodyPiece<'_>) -> Flow {
+        let request = self.shared.request_of(self.py, exchange);
+        match request.and_then(|request| request.get().reader(self.py)) {
+            Some(reader) => {
+                self.shared.python_ran.set(true);
+                reader.get().on_piece(self.py, piece)
+            }
+            None => Flow::Gone,
         }
     }
 

@@ -11,6 +11,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::raw::{GilCell, Loan};
+use super::reader::BodyReader;
 use super::request::{Kept, Made, Request, State};
 use super::shared::Shared;
 use crate::router::Params;
@@ -96,6 +97,19 @@ impl Request {
         state.made.socket = socket.filter(|_| goes_on);
     }
 
+    /// The body will be read through this.
+    pub fn begin_body(&self, py: Python<'_>, reader: Py<BodyReader>) {
+        let made = &mut self.state.borrow_mut(py).made;
+        made.any = true;
+        made.reader = Some(reader);
+    }
+
+    /// What the body is read through, if it is streamed.
+    pub fn reader<'py>(&self, py: Python<'py>) -> Option<Bound<'py, BodyReader>> {
+        let state = self.state.borrow(py);
+        Some(state.made.reader.as_ref()?.bind(py).clone())
+    }
+
     /// The worker that the request came to.
     pub fn shared(&self, py: Python<'_>) -> Rc<Shared> {
         self.state.borrow(py).shared.clone()
@@ -105,15 +119,19 @@ impl Request {
     #[inline]
     pub fn has_ending(&self, py: Python<'_>) -> bool {
         let made = &self.state.borrow(py).made;
-        made.any && !made.callbacks.is_empty()
+        made.any && (made.reader.is_some() || !made.callbacks.is_empty())
     }
 
     /// The connection has ended before the exchange.
     pub fn disconnect(&self, py: Python<'_>, reason: CloseReason) {
-        let made = &mut self.state.borrow_mut(py).made;
-        made.any = true;
-        made.disconnect = Some(reason);
-        made.socket = None;
+        let mut state = self.state.borrow_mut(py);
+        state.made.any = true;
+        state.made.disconnect = Some(reason);
+        state.made.socket = None;
+        drop(state);
+        if let Some(reader) = self.reader(py) {
+            reader.get().on_gone(py);
+        }
     }
 
     /// The exchange is over: calls the done callbacks, once.
@@ -131,6 +149,9 @@ impl Request {
             }
         }
         slf.get().state.borrow_mut(py).made.socket = None;
+        if let Some(reader) = slf.get().reader(py) {
+            reader.get().on_over(py);
+        }
     }
 
     /// Makes the response of this request, unless one was made before.

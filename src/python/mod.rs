@@ -16,6 +16,7 @@ mod lifetime;
 mod orders;
 mod pending;
 mod raw;
+mod reader;
 mod request;
 mod response;
 mod routes;
@@ -35,6 +36,8 @@ mod _core {
     use super::doctor::doctor;
     #[pymodule_export]
     use super::headers::Headers;
+    #[pymodule_export]
+    use super::reader::BodyReader;
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

@@ -25,6 +25,8 @@ pub enum Order {
     EndBody(ExchangeId),
     /// It will never be: end the connection.
     AbortBody(ExchangeId),
+    /// Go on with the body of a streamed request.
+    ReadBody(ExchangeId),
     /// End what works for a client that is gone.
     Leave(ExchangeId),
 }
@@ -63,6 +65,7 @@ impl Shared {
                 }
                 Order::EndBody(exchange) => self.end_body(exchange, worker, dispatch),
                 Order::AbortBody(exchange) => self.abort_body(exchange, worker, dispatch),
+                Order::ReadBody(exchange) => worker.read_body(exchange, dispatch),
                 Order::Leave(exchange) => self.leave(py, exchange),
             }
         }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 
 use super::answer;
 use super::orders::Order;
+use super::reader::BodyReader;
 use super::request::Request;
 use super::shared::Shared;
 use super::stream::Producer;
@@ -43,6 +44,16 @@ impl Shared {
     /// A handler has suspended: its answer will come from this task, through `complete`.
     pub fn begin_task(&self, request: &Bound<'_, Request>, exchange: ExchangeId, task: Py<PyAny>) {
         self.begin(request, exchange, |entry| entry.task = Some(task));
+    }
+
+    /// A request has begun whose body will be streamed.
+    pub fn begin_body(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
+        let py = request.py();
+        match Py::new(py, BodyReader::new(request.get().shared(py), exchange)) {
+            Ok(reader) => request.get().begin_body(py, reader),
+            Err(error) => return error.write_unraisable(py, Some(request)),
+        }
+        self.begin(request, exchange, |_entry| ());
     }
 
     /// The body of a streamed response is going to be made.

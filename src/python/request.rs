@@ -16,6 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
+use super::reader::BodyReader;
 use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
@@ -59,6 +60,8 @@ pub(super) struct Made {
     /// Attributes.
     pub(super) values: [Option<Py<PyAny>>; ATTRIBUTES],
     pub(super) callbacks: Vec<Py<PyAny>>,
+    /// What a streamed body is read through.
+    pub(super) reader: Option<Py<BodyReader>>,
     /// The connection's socket, while it is known to be open after the handler's call.
     pub(super) socket: Option<RawFd>,
     /// Whether the exchange is over and the callbacks have been taken.
@@ -82,6 +85,10 @@ enum Attribute {
     Memo,
 }
 const ATTRIBUTES: usize = Attribute::Memo as usize + 1;
+
+/// Said by `body` and what is made of it.
+const UNREAD: &str = "the body of this request is streamed: use `await request.read()` or \
+`request.stream()`, or register the route with stream=False";
 
 #[pymethods]
 impl Request {
@@ -175,6 +182,9 @@ impl Request {
     fn body(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Body, |py| {
             let request = slf.get();
+            if request.reader(py).is_some() {
+                return Err(PyRuntimeError::new_err(UNREAD));
+            }
             let body = match request.lent_body(py) {
                 Some(body) => body,
                 None => {
@@ -307,6 +317,17 @@ impl Request {
     #[getter]
     fn _memo(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Memo, |py| Ok(PyDict::new(py).into_any()))
+    }
+
+    /// What a streamed body is read through; None for a body that was gathered or is absent.
+    #[getter]
+    fn _reader<'py>(&self, py: Python<'py>) -> Option<Bound<'py, BodyReader>> {
+        self.reader(py)
+    }
+
+    /// Makes a streamed body, read to its end, what `body` gives.
+    fn _keep_body(slf: &Bound<'_, Self>, body: Bound<'_, PyBytes>) -> PyResult<()> {
+        Self::make(slf, Attribute::Body, |_| Ok(body.into_any())).map(drop)
     }
 
     /// Has `callback(request)` called once, when the exchange is over: the response was rendered, a
