@@ -23,6 +23,7 @@ mod routes;
 mod settings;
 mod shared;
 mod stream;
+mod view;
 mod waiter;
 mod worker;
 mod writer;

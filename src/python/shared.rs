@@ -18,6 +18,7 @@ use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::Routes;
+use super::view::Views;
 use crate::reactor::peer_name;
 use crate::server::ExchangeId;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub orders: RefCell<Vec<Order>>,
     /// Exchanges that outlive the call of their handler.
     pub pending: Pending,
+    /// Receive buffers that views of bodies hold.
+    pub views: Views,
     /// Whether a handler is cancelled when its client goes away.
     pub cancel_on_disconnect: bool,
     /// Whether the worker has ended, so that no order will be carried out.
@@ -60,7 +63,7 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: &Bound<'_, PyAny>, routes: Routes) -> PyResult<Self> {
+    pub fn new(app: &Bound<'_, PyAny>, routes: Routes, views: Views) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -72,6 +75,7 @@ impl Shared {
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
             names: Names::default(),
+            views,
             request: Cell::default(),
             response: Cell::default(),
             peers: RefCell::default(),
