@@ -76,7 +76,6 @@ impl Request {
     /// Copies what the loan shows: for an object that somebody holds beyond the call. The exchange
     /// goes on if its answer is not complete yet.
     pub fn keep(&self, py: Python<'_>, goes_on: bool) {
-        let body = self.lent_body(py).flatten().map(Bound::unbind);
         let socket = self.socket(py);
         // The peer is asked now: later, its descriptor may be another's.
         let peer = self
@@ -87,7 +86,7 @@ impl Request {
                 Box::new(Kept {
                     head: request.head.clone(),
                     head_bytes: request.head_bytes.to_vec(),
-                    body,
+                    body: request.keep_body(),
                     peer,
                 })
             })

@@ -25,6 +25,7 @@ mod settings;
 mod shared;
 mod stream;
 mod transport;
+mod view;
 mod waiter;
 mod worker;
 mod writer;

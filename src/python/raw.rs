@@ -15,6 +15,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use super::view::BodyBytes;
 use crate::server;
 
 /// State of a native object that only threads holding the GIL touch.
@@ -189,6 +190,37 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         _ => Sent::Returned(result),
     })
 }
+
+#[pymethods]
+impl BodyBytes {
+    /// Shows the bytes through the buffer protocol, read-only. Every view holds the object.
+    ///
+    /// # Safety
+    /// Only the interpreter calls it, with a view that is to be filled.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: std::ffi::c_int,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let (object, bytes) = (
+            slf.as_ptr(),
+            slf.get().look(py, |bytes| NonNull::from(bytes)),
+        );
+        let len = bytes.len() as ffi::Py_ssize_t;
+        let start = bytes.as_ptr().cast::<std::ffi::c_void>();
+        // SAFETY: P7. The bytes neither move nor change while the object lives, and the view holds
+        // it; `view` is the interpreter's to be filled.
+        let status = unsafe { ffi::PyBuffer_FillInfo(view, object, start, len, READ_ONLY, flags) };
+        if status < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(())
+    }
+}
+
+/// What `PyBuffer_FillInfo` takes for a buffer that nobody may write to.
+const READ_ONLY: std::ffi::c_int = 1;
 
 /// The entry point of `Request.Response`. Positional values are `values[..count]`, the rest belong
 /// to `names`.

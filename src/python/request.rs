@@ -22,7 +22,7 @@ use super::shared::{Peer, Shared};
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
-use crate::server::{Body, CloseReason, ExchangeId};
+use crate::server::{self, Body, CloseReason, ExchangeId, HeldBody};
 
 /// A request, as a handler receives it.
 ///
@@ -50,7 +50,8 @@ pub(super) struct State {
 pub(super) struct Kept {
     pub(super) head: RequestHead,
     pub(super) head_bytes: Vec<u8>,
-    pub(super) body: Option<Py<PyBytes>>,
+    /// Until `body` has made a bytes object of it.
+    pub(super) body: Option<HeldBody>,
     pub(super) peer: Option<(SocketAddr, Py<PyString>)>,
 }
 
@@ -80,6 +81,7 @@ enum Attribute {
     Headers,
     MatchDict,
     Body,
+    BodyView,
     Text,
     Json,
     Extra,
@@ -180,7 +182,7 @@ impl Request {
 
     /// The body; None when the request had none at all, `b""` when it was empty.
     #[getter]
-    fn body(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+    pub(super) fn body(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Body, |py| {
             let request = slf.get();
             if request.reader(py).is_some() {
@@ -189,13 +191,20 @@ impl Request {
             let body = match request.lent_body(py) {
                 Some(body) => body,
                 None => {
-                    let state = request.state.borrow(py);
-                    let body = state.kept.as_ref().and_then(|kept| kept.body.as_ref());
-                    body.map(|body| body.bind(py).clone())
+                    let mut state = request.state.borrow_mut(py);
+                    let held = state.kept.as_mut().and_then(|kept| kept.body.take());
+                    held.map(|held| PyBytes::new(py, &held))
                 }
             };
             body.into_pyobject(py).map_err(Into::into)
         })
+    }
+
+    /// The body as a read-only memoryview on the bytes as they were received; None when the request
+    /// had none. Where they came in one piece, a live view keeps a receive buffer in use.
+    #[getter]
+    fn body_view(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::make(slf, Attribute::BodyView, |_| Self::make_view(slf))
     }
 
     /// The body as text in `encoding`, or UTF-8; None when there is no body.
@@ -420,6 +429,19 @@ impl Request {
                 None => Err(PyRuntimeError::new_err("the request is over")),
             },
         })
+    }
+
+    /// The whole body, kept alive, unless it is absent, streamed, or a bytes object by now.
+    pub(super) fn hold_body(&self, py: Python<'_>) -> Option<HeldBody> {
+        let state = self.state.borrow(py);
+        if state.made.values[Attribute::Body as usize].is_some() {
+            return None;
+        }
+        let lent = |request: Option<&server::Request<'_>>| request.map(server::Request::hold_body);
+        match self.loan.borrow(py).with(lent) {
+            Some(held) => held,
+            None => state.kept.as_ref()?.body.clone(),
+        }
     }
 
     /// `Some(body)` while the loan is on.

@@ -20,6 +20,7 @@ use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::Routes;
+use super::view::Views;
 use crate::reactor::peer_name;
 use crate::server::ExchangeId;
 
@@ -44,6 +45,8 @@ pub struct Shared {
     pub orders: RefCell<Vec<Order>>,
     /// Exchanges that outlive the call of their handler.
     pub pending: Pending,
+    /// Receive buffers that views of bodies hold.
+    pub views: Views,
     /// Whether a handler is cancelled when its client goes away.
     pub cancel_on_disconnect: bool,
     /// Whether the worker has ended, so that no order will be carried out.
@@ -71,7 +74,7 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: &Bound<'_, PyAny>, routes: Routes) -> PyResult<Self> {
+    pub fn new(app: &Bound<'_, PyAny>, routes: Routes, views: Views) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -84,6 +87,7 @@ impl Shared {
             async_support: RefCell::default(),
             names: Names::default(),
             contexts: Contexts::new(app.py())?,
+            views,
             request: Cell::default(),
             response: Cell::default(),
             peers: RefCell::default(),

@@ -22,6 +22,7 @@ use super::raw;
 use super::routes::Routes;
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
+use super::view::Views;
 use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
 use crate::router::Params;
 use crate::server::{self, Clock};
@@ -97,7 +98,11 @@ impl Worker {
         };
         Ok(Self {
             engine: RefCell::new(Some(engine)),
-            shared: Rc::new(Shared::new(&app, routes)?),
+            shared: Rc::new(Shared::new(
+                &app,
+                routes,
+                Views::new(config.buffers.into()),
+            )?),
             snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
@@ -211,6 +216,7 @@ impl Worker {
     ) -> PyResult<Option<bool>> {
         let shared = &self.shared;
         self.go_on_draining(py, engine)?;
+        shared.views.release();
         engine.carry_out_orders(py, shared);
         if let Some(error) = shared.fatal.take() {
             return Err(error);

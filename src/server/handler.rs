@@ -5,6 +5,7 @@
 
 use std::os::fd::RawFd;
 
+use super::held::Source;
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{self, Context};
 use crate::protocol::{
@@ -33,6 +34,8 @@ pub struct Request<'a> {
     pub head_bytes: &'a [u8],
     /// The body, as far as it is here.
     pub body: Body<'a>,
+    /// Who owns the bytes of a whole body.
+    pub source: Source<'a>,
     /// What an answer given later refers to.
     pub exchange: ExchangeId,
     /// The connection's socket, for asking who the peer is. Only valid during the call.

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::connection::{Connection, Recv};
 use super::handler::{Body, BodyPiece, ExchangeId, Flow, Handler, Unread};
+use super::held::Source;
 use super::input::Shared;
 use super::worker::Worker;
 use crate::protocol::encode::CONTINUE;
@@ -130,7 +131,14 @@ impl Connection {
         };
         let request = (&shared.head, &input[head], Body::Arriving { length });
         let place = (&shared.date, &mut shared.counters);
-        self.dispatch(request, unread, slot, place, handler);
+        self.dispatch(
+            request,
+            unread,
+            slot,
+            place,
+            Source::Received(None),
+            handler,
+        );
         shared.counters.requests_total += 1;
         shared.counters.bodies_streamed_total += 1;
         // An answer that has begun leaves no room for a 100 before it.

@@ -4,15 +4,18 @@
 //! where the bytes come from and where answers go: it fills `Connection::out` or the queue.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::connection::{Connection, Gathering};
 use super::counters::Counters;
 use super::handler::{Body, Decision, Delivery, Handler, Request, Responder, Unread};
+use super::held::Source;
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{CONTINUE, Context};
 use crate::protocol::{
     CloseReason, ConnectionField, Framing, Limits, ProtocolError, RequestHead, Step, Version,
 };
+use crate::reactor::Lease;
 
 /// What all connections of a worker share while input is read.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Shared {
     pub head: RequestHead,
     pub counters: Counters,
     pub now_ms: u64,
+    /// The receive buffer that is being read.
+    pub lease: Option<Lease>,
     /// Empty vectors with capacity, for send buffers.
     pub spares: Vec<Vec<u8>>,
 }
@@ -272,18 +277,21 @@ impl Connection {
             };
             let request = (head, &input[current.head_at..head_end], body);
             let place = (&shared.date, &mut shared.counters);
-            self.dispatch(request, Unread::Nothing, slot, place, handler);
-        } else if let Some(gathering) = self.gathering.take() {
+            let source = Source::Received(shared.lease.as_ref());
+            self.dispatch(request, Unread::Nothing, slot, place, source, handler);
+        } else if let Some(mut gathering) = self.gathering.take() {
+            let body = Rc::new(std::mem::take(&mut gathering.body));
             let request = (
                 &gathering.head,
                 &gathering.head_bytes[..],
                 match gathering.head.framing {
                     Framing::None => Body::Absent,
-                    _ => Body::Whole(&gathering.body),
+                    _ => Body::Whole(&body),
                 },
             );
             let place = (&shared.date, &mut shared.counters);
-            self.dispatch(request, Unread::Nothing, slot, place, handler);
+            let source = Source::Gathered(&body);
+            self.dispatch(request, Unread::Nothing, slot, place, source, handler);
         } else {
             return self.on_body_end(slot, handler);
         }
@@ -297,6 +305,7 @@ impl Connection {
         unread: Unread,
         slot: u32,
         (date, counters): (&DateLine, &mut Counters),
+        source: Source<'_>,
         handler: &mut H,
     ) {
         let close = head
@@ -311,6 +320,7 @@ impl Connection {
             head,
             head_bytes,
             body,
+            source,
             exchange: self.next_exchange(slot),
             socket: self.socket,
             keep_alive: close.is_none(),

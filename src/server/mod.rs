@@ -13,6 +13,7 @@ mod connection;
 mod counters;
 mod deadlines;
 mod handler;
+mod held;
 mod incoming;
 mod input;
 mod lifecycle;
@@ -25,6 +26,7 @@ pub use counters::Counters;
 pub use handler::{
     Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Handler, Request, Responder, Verdict,
 };
+pub use held::{HeldBody, Source};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

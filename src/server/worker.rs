@@ -59,6 +59,7 @@ impl Worker {
                 head: RequestHead::default(),
                 counters: Counters::default(),
                 now_ms: 0,
+                lease: None,
                 spares: Vec::new(),
             },
             deadlines: Deadlines::default(),
@@ -216,7 +217,11 @@ impl Worker {
                     submit.submit(target, Op::Cancel { target });
                 }
             }
-            Phase::Open => connection.on_input(lease, slot, shared, handler),
+            Phase::Open => {
+                shared.lease = Some(lease.share());
+                connection.on_input(lease, slot, shared, handler);
+                shared.lease = None;
+            }
             Phase::Lingering { bytes_left, .. } => {
                 *bytes_left = bytes_left.saturating_sub(lease.len() as u32);
             }
