@@ -15,5 +15,5 @@ mod table;
 
 pub use params::Params;
 pub use pattern::{Pattern, PatternError, PatternFault, Placeholder};
-pub use placeholder::{INT_DIGITS_MAX, PlaceholderKind, parse_float};
+pub use placeholder::PlaceholderKind;
 pub use table::RouteTable;

@@ -22,7 +22,7 @@ pub enum PlaceholderKind {
 /// Digits of the longest integer that fits. CPython converts up to this many between int and str
 /// in either direction, even under the strictest `sys.set_int_max_str_digits`
 /// (`sys.int_info.str_digits_check_threshold`), so a handler can always print what it was given.
-pub const INT_DIGITS_MAX: usize = 640;
+const INT_DIGITS_MAX: usize = 640;
 
 impl PlaceholderKind {
     /// The kind of this name in a pattern.
@@ -61,13 +61,8 @@ fn is_float(value: &[u8]) -> bool {
         Some(point) => are_digits(&digits[..point]) && are_digits(&digits[point + 1..]),
     };
     // Enough digits are beyond the range of a double, which would make them infinity.
-    well_formed && parse_float(value).is_some_and(f64::is_finite)
-}
-
-/// The double that a value stands for.
-#[must_use]
-pub fn parse_float(value: &[u8]) -> Option<f64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    well_formed && text.parse().is_ok_and(f64::is_finite)
 }
 
 fn is_uuid(value: &[u8]) -> bool {
@@ -95,7 +90,9 @@ mod tests {
         for value in ["0", "-0", "007", "-12", "18446744073709551616"] {
             assert!(fits(PlaceholderKind::Int, value), "{value}");
         }
-        for value in ["-", "+1", "1_0", "1.0", " 1", "1e3", "0x1", "--1", "1-", "٣"] {
+        for value in [
+            "-", "+1", "1_0", "1.0", " 1", "1e3", "0x1", "--1", "1-", "٣",
+        ] {
             assert!(!fits(PlaceholderKind::Int, value), "{value}");
         }
     }
@@ -125,7 +122,10 @@ mod tests {
     fn a_float_that_would_be_infinite_does_not_fit() {
         assert!(fits(PlaceholderKind::Float, &"9".repeat(308)));
         assert!(!fits(PlaceholderKind::Float, &"9".repeat(309)));
-        assert!(!fits(PlaceholderKind::Float, &format!("-{}.5", "9".repeat(400))));
+        assert!(!fits(
+            PlaceholderKind::Float,
+            &format!("-{}.5", "9".repeat(400))
+        ));
     }
 
     #[test]

@@ -164,7 +164,13 @@ fn a_value_that_does_not_fit_goes_on_to_later_routes() {
         ("/{s:str}", &[]),
     ]);
 
-    for (path, number) in [("/-7", 0), ("/7.5", 1), ("/7e5", 3), ("/nan", 3), ("/7.", 3)] {
+    for (path, number) in [
+        ("/-7", 0),
+        ("/7.5", 1),
+        ("/7e5", 3),
+        ("/nan", 3),
+        ("/7.", 3),
+    ] {
         let value = path[1..].to_owned();
         assert_eq!(find(&table, "GET", path), Some((number, vec![value])));
     }
@@ -275,8 +281,7 @@ fn naive_fits(kind: &str, value: &str) -> bool {
         "uuid" => {
             let groups: Vec<&str> = value.split('-').collect();
             let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-            lengths == [8, 4, 4, 4, 12]
-                && groups.concat().bytes().all(|b| b.is_ascii_hexdigit())
+            lengths == [8, 4, 4, 4, 12] && groups.concat().bytes().all(|b| b.is_ascii_hexdigit())
         }
         _ => true,
     }
