@@ -149,7 +149,7 @@ def build_url(text: str, pattern: Pattern, params: Mapping[str, Any]) -> str:
 def _encoded(pattern: str, name: str, kind: str, value: object) -> str:
     text = _text(value, kind)
     if text is None or not _fits(kind, text):
-        raise RouteError(f"{name}={value!r} is no {kind} that {pattern!r} takes")
+        raise RouteError(f"{name}={_shown(value)} is no {kind} that {pattern!r} takes")
     try:
         return quote(text, safe="/" + _PCHAR if kind == "path" else _PCHAR)
     except UnicodeEncodeError:
@@ -191,6 +191,14 @@ def _text(value: object, kind: str) -> str | None:
     return None
 
 
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        # An int with more digits than the interpreter writes.
+        return f"<{type(value).__name__} too long to be shown>"
+
+
 def _query(pattern: str, params: Iterable[tuple[str, Any]]) -> str:
     pairs = []
     for name, given in params:
@@ -198,7 +206,7 @@ def _query(pattern: str, params: Iterable[tuple[str, Any]]) -> str:
             text = _text(value, "query")
             if text is None:
                 raise RouteError(
-                    f"{name}={value!r} cannot be in the query of {pattern!r}: "
+                    f"{name}={_shown(value)} cannot be in the query of {pattern!r}: "
                     "give str, int, float, UUID or a list of them"
                 )
             try:

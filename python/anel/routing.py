@@ -406,6 +406,16 @@ class Router:
         self._routes += routes
 
 
+def _url_for_of_request(self: _core.Request, name: str, /, **params: Any) -> str:
+    """The percent-encoded path of the application's route with this name; see `Router.url_for`."""
+    return self.app.router.url_for(name, **params)
+
+
+# A method in Python, on the native type: it needs what is native in nothing.
+_url_for_of_request.__name__ = "url_for"
+setattr(_core.Request, "url_for", _url_for_of_request)  # noqa: B010  mypy forbids the assignment.
+
+
 def _checked_prefix(prefix: object) -> str:
     if not isinstance(prefix, str):
         raise RouteError(f"prefix must be a str, not {prefix!r}")
