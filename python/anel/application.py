@@ -18,7 +18,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from anel import _core, extension
-from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
+from anel.exceptions import (
+    ConfigError,
+    HTTPException,
+    MethodNotAllowed,
+    RouteNotFoundException,
+    SetupError,
+)
 from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loop import ReactorLoop, new_loop
@@ -41,6 +47,9 @@ class Application:
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
     off; by default it follows `debug`, which also puts tracebacks into 500 responses.
     """
+
+    # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
+    _automatic_methods = True
 
     def __init__(
         self,
@@ -138,7 +147,10 @@ class Application:
         )
 
     def default_error_handler(self, request: _core.Request, exception: BaseException) -> Any:
-        """Answers 404, 503 or 500, or as an HTTPException says; logs what is unexpected."""
+        """Answers 404, 405, 503 or 500, or as an HTTPException says; logs what is unexpected."""
+        if isinstance(exception, MethodNotAllowed):
+            allow = {"Allow": ", ".join(exception.allowed)}
+            return _core.Response(text="Method Not Allowed", code=405, headers=allow)
         if isinstance(exception, RouteNotFoundException):
             return _core.Response(text="Not Found", code=404)
         if isinstance(exception, HTTPException):
@@ -209,6 +221,7 @@ class Application:
                 self._router.freeze(),
                 reactor=reactor,
                 limits=self._limits or None,
+                automatic_methods=self._automatic_methods,
             )
             self._worker = worker
             if worker.reactor_notice is not None:

@@ -18,11 +18,12 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
 use super::reader::BodyReader;
+use super::routes::convert_values;
 use super::shared::{Peer, Shared};
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
-use crate::server::{self, Body, CloseReason, ExchangeId, HeldBody};
+use crate::server::{Body, CloseReason, ExchangeId, HeldBody};
 
 /// A request, as a handler receives it.
 ///
@@ -74,7 +75,7 @@ pub(super) struct Made {
 
 /// Places in `Made`.
 #[derive(Clone, Copy)]
-enum Attribute {
+pub(super) enum Attribute {
     Method,
     Path,
     Query,
@@ -158,7 +159,7 @@ impl Request {
         })
     }
 
-    /// What the route's placeholders matched, as str.
+    /// What the route's placeholders matched, as their types say; str without one.
     #[getter]
     fn match_dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::MatchDict, |py| {
@@ -168,14 +169,18 @@ impl Request {
             let Some(route) = state.route else {
                 return Ok(dict.into_any());
             };
-            let names = state.shared.routes.table.pattern(route).names();
+            let shared = state.shared.clone();
+            let placeholders = shared.routes.table.pattern(route).placeholders();
             request.read(py, |head, bytes| -> PyResult<()> {
                 let path = decode_path(head.path.of(bytes));
-                for (name, value) in names.iter().zip(state.params.values(&path)) {
-                    dict.set_item(name, String::from_utf8_lossy(value))?;
+                for (placeholder, value) in placeholders.iter().zip(state.params.values(&path)) {
+                    dict.set_item(&placeholder.name, String::from_utf8_lossy(value))?;
                 }
                 Ok(())
             })??;
+            // Making values may run Python code; it must not find the state borrowed.
+            drop(state);
+            convert_values(placeholders, &dict)?;
             Ok(dict.into_any())
         })
     }
@@ -420,7 +425,12 @@ impl Request {
         }
     }
 
-    fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&RequestHead, &[u8]) -> R) -> PyResult<R> {
+    /// Shows the head, which must not lead back into Python: the state is borrowed meanwhile.
+    pub fn read<R>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&RequestHead, &[u8]) -> R,
+    ) -> PyResult<R> {
         let loan = self.loan.borrow(py);
         loan.with(|request| match request {
             Some(request) => Ok(look(request.head, request.head_bytes)),
@@ -429,19 +439,6 @@ impl Request {
                 None => Err(PyRuntimeError::new_err("the request is over")),
             },
         })
-    }
-
-    /// The whole body, kept alive, unless it is absent, streamed, or a bytes object by now.
-    pub(super) fn hold_body(&self, py: Python<'_>) -> Option<HeldBody> {
-        let state = self.state.borrow(py);
-        if state.made.values[Attribute::Body as usize].is_some() {
-            return None;
-        }
-        let lent = |request: Option<&server::Request<'_>>| request.map(server::Request::hold_body);
-        match self.loan.borrow(py).with(lent) {
-            Some(held) => held,
-            None => state.kept.as_ref()?.body.clone(),
-        }
     }
 
     /// `Some(body)` while the loan is on.

@@ -11,9 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
 use super::raw::GilCell;
-use super::request::Request;
+use super::request::{Attribute, Request};
 use super::shared::Shared;
-use crate::server::HeldBody;
+use crate::server::{self, HeldBody};
 
 /// Bytes of a body, for the buffer protocol (`raw.rs` has its entry point).
 #[pyclass(frozen, module = "anel._core")]
@@ -98,5 +98,18 @@ impl Request {
         let shared = request.shared(py);
         let bytes = BodyBytes::new(py, &shared, held)?;
         Ok(PyMemoryView::from(bytes.bind(py))?.into_any())
+    }
+
+    /// The whole body, kept alive, unless it is absent, streamed, or a bytes object by now.
+    fn hold_body(&self, py: Python<'_>) -> Option<HeldBody> {
+        let state = self.state.borrow(py);
+        if state.made.values[Attribute::Body as usize].is_some() {
+            return None;
+        }
+        let lent = |request: Option<&server::Request<'_>>| request.map(server::Request::hold_body);
+        match self.loan.borrow(py).with(lent) {
+            Some(held) => held,
+            None => state.kept.as_ref()?.body.clone(),
+        }
     }
 }

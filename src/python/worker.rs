@@ -19,7 +19,7 @@ use super::coroutine;
 use super::dispatch::Dispatch;
 use super::errors::{config_error, reactor_unavailable};
 use super::raw;
-use super::routes::Routes;
+use super::routes::{AutomaticMethods, Routes};
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use super::view::Views;
@@ -67,7 +67,8 @@ struct AsyncioView<'py> {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None))]
+    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None,
+                        automatic_methods=true))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -75,6 +76,7 @@ impl Worker {
         routes: Bound<'_, PyAny>,
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
+        automatic_methods: bool,
     ) -> PyResult<Self> {
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
@@ -82,7 +84,12 @@ impl Worker {
             .parse()
             .map_err(|error: reactor::ConfigError| config_error(py, &error.to_string()))?;
         let config = reactor_config().map_err(|error| config_error(py, &error.to_string()))?;
-        let routes = Routes::from_entries(&routes)?;
+        let automatic_methods = if automatic_methods {
+            AutomaticMethods::On
+        } else {
+            AutomaticMethods::Off
+        };
+        let routes = Routes::from_entries(&routes, automatic_methods)?;
         let opened =
             reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
         let mut worker = server::Worker::new(limits);
