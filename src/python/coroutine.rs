@@ -130,6 +130,7 @@ impl Completion {
             .inbox
             .borrow_mut()
             .push((self.exchange, response.unbind()));
+        shared.guest.ask_for_turn(py);
         shared.log(request);
     }
 }

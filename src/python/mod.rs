@@ -11,6 +11,7 @@ mod dispatch;
 mod doctor;
 mod errors;
 mod factory;
+mod guest;
 mod headers;
 mod raw;
 mod request;

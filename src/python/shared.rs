@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::guest::Guest;
 use super::headers::Names;
 use super::raw;
 use super::request::Request;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub fatal: Cell<Option<PyErr>>,
     /// Whether Python code ran since the turn last looked.
     pub python_ran: Cell<bool>,
+    /// What the loop that waits in our place is asked through.
+    pub guest: Guest,
 }
 
 /// An address, and the generation of the slot it belongs to.
@@ -73,6 +76,7 @@ impl Shared {
             tasks: RefCell::default(),
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
+            guest: Guest::default(),
         })
     }
 
@@ -137,5 +141,6 @@ impl Shared {
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
         drop((spares, tasks, inbox));
+        self.guest.leave();
     }
 }

@@ -44,6 +44,8 @@ const PYTHON: &[&str] = &[
     "listener",
     "loading",
     "loop",
+    "loops",
+    "guest",
     "_core",
     "extension",
     "serving",
