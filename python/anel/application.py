@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from anel import _core, extension
+from anel import _core, extension, loops
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -27,7 +27,7 @@ from anel.exceptions import (
 )
 from anel.listener import address, open_listener
 from anel.loading import is_loading
-from anel.loop import ReactorLoop, new_loop
+from anel.loops import LoopChoice
 from anel.routing import Router
 from anel.serving import Serving
 
@@ -45,7 +45,8 @@ class Application:
 
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
-    off; by default it follows `debug`, which also puts tracebacks into 500 responses.
+    off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
+    asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
@@ -58,6 +59,7 @@ class Application:
         log_request: bool | None = None,
         protocol_factory: Callable[..., Any] | None = None,
         debug: bool = False,
+        loop: LoopChoice | None = None,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -66,11 +68,14 @@ class Application:
             )
         if log_request not in (None, True, False):
             raise ConfigError(f"log_request must be True, False or None, not {log_request!r}")
+        loops.check(loop)
         self._limits = _limits(reaper_settings)
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
-        self._loop: ReactorLoop | None = None
+        self._loop_choice = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_made_as: LoopChoice | None = None
         self._worker: _core.Worker | None = None
         self._error_handlers: list[
             tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
@@ -79,8 +84,11 @@ class Application:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The asyncio loop that handlers run on. Made on first use, so it works before `run()`."""
-        return self._reactor_loop()
+        """The asyncio loop that handlers run on. Made on first use, so it works before `run()`.
+
+        Raises SetupError when the loop that was chosen is not installed.
+        """
+        return self._event_loop(None)
 
     @property
     def router(self) -> Router:
@@ -188,13 +196,16 @@ class Application:
         reload: bool = False,
         debug: bool = False,
         reactor: str | None = None,
+        loop: LoopChoice | None = None,
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
-        decides, else "auto". Does nothing while the command line loads this application. A port
-        that cannot be had ends the process with exit code 4, a worker that cannot start with 3,
-        each with one line on stderr.
+        decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
+        event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
+        else "auto": asyncio's loop with the reactor as its selector. Does nothing while the command
+        line loads this application. A port that cannot be had ends the process with exit code 4, a
+        worker that cannot start with 3, each with one line on stderr.
         """
         if is_loading():
             return
@@ -203,17 +214,24 @@ class Application:
         if reload:
             raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
         reactor = _reactor(reactor)
+        loops.check(loop)
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
+        try:
+            event_loop = self._event_loop(loop)
+        except SetupError as error:
+            _exit(EXIT_SETUP, str(error))
         try:
             listener = open_listener(host, port)
         except OSError as error:
             _exit(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
         with listener:
-            self._serve(listener, reactor)
+            self._serve(listener, reactor, event_loop)
 
-    def _serve(self, listener: socket.socket, reactor: str) -> None:
+    def _serve(
+        self, listener: socket.socket, reactor: str, event_loop: asyncio.AbstractEventLoop
+    ) -> None:
         try:
             worker = _core.Worker(
                 self,
@@ -227,16 +245,23 @@ class Application:
             if worker.reactor_notice is not None:
                 print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
             announcement = f"Accepting connections on http://{address(listener)}"
-            Serving(self._reactor_loop(), worker, listener).run(announcement)
+            Serving(event_loop, worker, listener).run(announcement)
         except SetupError as error:
             _exit(EXIT_SETUP, str(error))
         finally:
             self._worker = None
             self._router.thaw()
 
-    def _reactor_loop(self) -> ReactorLoop:
+    def _event_loop(self, choice: LoopChoice | None) -> asyncio.AbstractEventLoop:
+        """The loop there is, or a new one; `choice` is that of `run()`, which goes first."""
         if self._loop is None or self._loop.is_closed():
-            self._loop = new_loop()
+            self._loop_made_as = choice if choice is not None else loops.choose(self._loop_choice)
+            self._loop = loops.make(self._loop_made_as)
+        elif choice not in (None, self._loop_made_as):
+            raise ConfigError(
+                f"run() was asked for loop={choice!r}, but the application's loop was made before"
+                f" it, as {self._loop_made_as!r}: use Application(loop=...) or ANEL_LOOP"
+            )
         return self._loop
 
     def counters(self) -> dict[str, int]:

@@ -18,8 +18,9 @@ import click
 
 import anel
 from anel.application import EXIT_SETUP, REACTORS, Application
-from anel.exceptions import ConfigError, LoadError, RouteError
+from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.loading import load
+from anel.loops import LOOPS, preferring, require
 
 _NOT_THE_USERS = (
     "<frozen importlib",
@@ -65,15 +66,25 @@ def main() -> None:
     type=click.Choice(REACTORS),
     help="What waits for the network.",
 )
+@click.option(
+    "--loop",
+    type=click.Choice(LOOPS),
+    help="The event loop that handlers run on; auto is asyncio's on the reactor."
+    "  [env var: ANEL_LOOP; default: auto]",
+)
 @click.option("--debug", is_flag=True, help="Log requests; show tracebacks in 500 responses.")
-def run(app: str, host: str, port: int, reactor: str, debug: bool) -> None:
+def run(app: str, host: str, port: int, reactor: str, loop: str | None, debug: bool) -> None:
     """Serve an application.
 
     APP is module:attribute, module.attribute, file.py or file.py:attribute.
     """
+    # A loop that the application's module asks for is made while it is loaded.
+    click.get_current_context().with_resource(preferring(loop))
+    if loop is not None:
+        _require(loop)
     application = _load(app)
     try:
-        application.run(host, port, reactor=reactor, debug=debug)
+        application.run(host, port, reactor=reactor, loop=loop, debug=debug)
     except (ConfigError, RouteError) as error:
         _fail(str(error))
 
@@ -89,6 +100,13 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2))
     else:
         click.echo("\n".join(_lines(report, "")))
+
+
+def _require(loop: str) -> None:
+    try:
+        require(loop)
+    except SetupError as error:
+        _fail(str(error))
 
 
 def _load(spec: str) -> Application:

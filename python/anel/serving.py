@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Protocol
 
-from anel.loop import ReactorLoop, Turning
+from anel.guest import Visiting, attached
 
 # How long open requests may take once the server was told to stop. Japronto's number.
 DRAIN_DEADLINE_S = 5.0
@@ -26,7 +26,7 @@ DRAIN_DEADLINE_S = 5.0
 _DRAIN_CHECK_S = 0.05
 
 
-class Drainable(Turning, Protocol):
+class Drainable(Visiting, Protocol):
     """What serving needs of a worker."""
 
     def drain(self, deadline_s: float) -> None:
@@ -43,7 +43,10 @@ class Serving:
     """One worker on one loop, from the first accept to the last close."""
 
     def __init__(
-        self, loop: ReactorLoop, worker: Drainable, listener: socket.socket | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        worker: Drainable,
+        listener: socket.socket | None = None,
     ) -> None:
         """Takes a loop that is not running and a worker of this thread.
 
@@ -60,15 +63,12 @@ class Serving:
 
         The announcement is printed once a signal would drain: whoever waits for it may send one.
         """
-        selector = self._loop.reactor_selector
-        selector.attach(self._worker)
         try:
-            with self._signals():
+            with self._signals(), attached(self._loop, self._worker):
                 print(announcement, flush=True)
                 self._loop.run_forever()
         finally:
             self._worker.stop()
-            selector.detach()
             _close(self._loop)
 
     def stop(self) -> None:
@@ -130,7 +130,7 @@ def _read_all(reader: socket.socket) -> None:
         reader.recv(4096)
 
 
-def _close(loop: ReactorLoop) -> None:
+def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Ends what handlers left behind, as `asyncio.Runner` does."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:

@@ -140,7 +140,7 @@ impl Handler for Dispatch<'_, '_> {
 
     fn on_writable(&mut self, exchange: ExchangeId) {
         match self.shared.producer(self.py, exchange) {
-            Some((_, Producer::Pulled(_))) => self.shared.order(Order::Pull(exchange)),
+            Some((_, Producer::Pulled(_))) => self.shared.order(self.py, Order::Pull(exchange)),
             Some((_, Producer::Written(writer))) => {
                 self.shared.python_ran.set(true);
                 writer.get().on_writable(self.py);

@@ -12,6 +12,7 @@ mod dispatch;
 mod doctor;
 mod errors;
 mod factory;
+mod guest;
 mod headers;
 mod lifetime;
 mod orders;

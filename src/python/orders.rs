@@ -33,8 +33,9 @@ pub enum Order {
 
 impl Shared {
     /// Has the next step of the turn do this.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, py: Python<'_>, order: Order) {
         self.orders.borrow_mut().push(order);
+        self.guest.ask_for_turn(py);
     }
 
     /// Whether the next step has something to do before it may wait.

@@ -104,7 +104,7 @@ impl Shared {
         if self.stopped.get() {
             return self.finish(request, exchange);
         }
-        self.order(Order::Answer(exchange, response.unbind()));
+        self.order(py, Order::Answer(exchange, response.unbind()));
         if !gone {
             self.log(request);
         }
@@ -117,7 +117,7 @@ impl Shared {
             entry.gone = true;
             entry.request.get().disconnect(py, reason);
         }
-        self.order(Order::Leave(exchange));
+        self.order(py, Order::Leave(exchange));
     }
 
     /// Ends what works on an exchange that nobody waits for any more.
@@ -152,7 +152,7 @@ impl Shared {
             awaited |= !entry.gone;
             tasks.extend(entry.task.as_ref().map(|task| task.clone_ref(py)));
             if let Some(Producer::Pulled(_)) = entry.producer {
-                self.order(Order::AbortBody(*exchange));
+                self.order(py, Order::AbortBody(*exchange));
             }
         }
         for task in tasks {

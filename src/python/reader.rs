@@ -68,7 +68,7 @@ impl BodyReader {
         let mut state = self.state.borrow_mut(py);
         if state.end.is_none() && !state.asked {
             state.asked = true;
-            state.shared.order(Order::ReadBody(state.exchange));
+            state.shared.order(py, Order::ReadBody(state.exchange));
         }
         if !state.buffer.is_empty() {
             let bytes = PyBytes::new(py, &state.buffer);

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyString};
 
 use super::answer;
 use super::context::Contexts;
+use super::guest::Guest;
 use super::headers::Names;
 use super::orders::Order;
 use super::pending::Pending;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub fatal: Cell<Option<PyErr>>,
     /// Whether Python code ran since the turn last looked.
     pub python_ran: Cell<bool>,
+    /// What the loop that waits in our place is asked through.
+    pub guest: Guest,
 }
 
 /// Who is at the other end of a connection, and the same in words.
@@ -99,6 +102,7 @@ impl Shared {
             stopped: Cell::new(false),
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
+            guest: Guest::default(),
         })
     }
 
@@ -190,5 +194,6 @@ impl Shared {
         self.finish_all(py);
         let spares = (self.request.take(), self.response.take());
         drop(spares);
+        self.guest.leave();
     }
 }

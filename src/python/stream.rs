@@ -239,11 +239,11 @@ impl Shared {
         if !is_async {
             let pulled = Rc::new(Pulled { iterator, pieces });
             self.begin_producer(request, exchange, Producer::Pulled(pulled));
-            return self.order(Order::Pull(exchange));
+            return self.order(request.py(), Order::Pull(exchange));
         }
         if let Err(error) = self.begin_writer(request, exchange, &iterator, pieces) {
             self.log_failure(request, FAILED, error);
-            self.order(Order::AbortBody(exchange));
+            self.order(request.py(), Order::AbortBody(exchange));
         }
     }
 
@@ -298,7 +298,7 @@ impl Shared {
                 break;
             }
         }
-        self.order(Order::Pull(exchange));
+        self.order(py, Order::Pull(exchange));
     }
 
     /// The body of a streamed response is complete.

@@ -30,22 +30,22 @@ use crate::server::{self, Clock};
 /// One reactor with its listener and connections, bound to the thread that made it.
 #[pyclass(unsendable, module = "anel._core")]
 pub struct Worker {
-    engine: RefCell<Option<Engine>>,
-    shared: Rc<Shared>,
+    pub(super) engine: RefCell<Option<Engine>>,
+    pub(super) shared: Rc<Shared>,
     reactor_name: &'static str,
     reactor_notice: Option<String>,
     /// Asked for while the engine may be in use; done at the next turn.
-    drain_wanted: Cell<bool>,
-    drain_until: Cell<Option<Instant>>,
-    drained: Cell<bool>,
+    pub(super) drain_wanted: Cell<bool>,
+    pub(super) drain_until: Cell<Option<Instant>>,
+    pub(super) drained: Cell<bool>,
     /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
     snapshot: Cell<Snapshot>,
 }
 
 /// What a turn works with.
-struct Engine {
-    reactor: AnyReactor,
-    worker: server::Worker,
+pub(super) struct Engine {
+    pub(super) reactor: AnyReactor,
+    pub(super) worker: server::Worker,
     completions: Vec<Completion>,
     params: Params,
     started: Instant,
@@ -156,6 +156,24 @@ impl Worker {
         }
     }
 
+    /// Serves from now on inside a loop that does the waiting: it calls `serve_ready` when the
+    /// returned descriptor is readable, or soon after `ask` was called. `turn` is not used then.
+    fn join(&self, event_loop: &Bound<'_, PyAny>, ask: Py<PyAny>) -> PyResult<RawFd> {
+        self.join_loop(event_loop, ask)
+    }
+
+    /// Serves what is there without waiting. Returns in how many seconds `serve_due` has to be
+    /// called; None when an earlier return said so already. Raises what a signal handler raises.
+    fn serve_ready(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        self.guest_turn(py)
+    }
+
+    /// The same, at the time that was said last.
+    fn serve_due(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        self.shared.guest.forget_alarm();
+        self.guest_turn(py)
+    }
+
     /// Ends turns when this descriptor is readable; it must stay open as long as the worker lives.
     fn watch(&self, fd: RawFd) -> PyResult<()> {
         self.with_engine(|engine| engine.watched = Some(Watched { fd, armed: false }))
@@ -163,10 +181,11 @@ impl Worker {
 
     /// Stops accepting and closes what is idle; requests in progress are answered with `Connection:
     /// close`. After so many seconds their tasks are cancelled.
-    fn drain(&self, deadline_s: f64) {
+    fn drain(&self, py: Python<'_>, deadline_s: f64) {
         let deadline = Duration::from_secs_f64(deadline_s.clamp(0.0, TIMEOUT_S_MAX));
         self.drain_until.set(Some(Instant::now() + deadline));
         self.drain_wanted.set(true);
+        self.shared.guest.ask_for_turn(py);
     }
 
     /// Whether a drain has come to its end.
@@ -201,7 +220,7 @@ impl Worker {
 }
 
 impl Worker {
-    fn with_engine(&self, act: impl FnOnce(&mut Engine)) -> PyResult<()> {
+    pub(super) fn with_engine(&self, act: impl FnOnce(&mut Engine)) -> PyResult<()> {
         match self.engine.try_borrow_mut().as_deref_mut() {
             Ok(Some(engine)) => {
                 act(engine);
@@ -222,13 +241,7 @@ impl Worker {
         asyncio: &AsyncioView<'_>,
     ) -> PyResult<Option<bool>> {
         let shared = &self.shared;
-        self.go_on_draining(py, engine)?;
-        shared.views.release();
-        engine.carry_out_orders(py, shared);
-        if let Some(error) = shared.fatal.take() {
-            return Err(error);
-        }
-        engine.flush(py, shared);
+        self.pay(py, engine)?;
         engine.arm_watch();
         // Only code that ran can have given asyncio something to do.
         let mut has_work = shared.python_ran.take() && asyncio.has_work();
@@ -237,6 +250,32 @@ impl Worker {
         } else {
             engine.timeout(until)
         };
+        let readable = self.collect(py, engine, timeout)?;
+        has_work |= shared.python_ran.take() && asyncio.has_work();
+        Ok((readable || has_work).then_some(readable))
+    }
+
+    /// The first half of a step: everything that is owed is submitted.
+    pub(super) fn pay(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
+        let shared = &self.shared;
+        self.go_on_draining(py, engine)?;
+        shared.views.release();
+        engine.carry_out_orders(py, shared);
+        if let Some(error) = shared.fatal.take() {
+            return Err(error);
+        }
+        engine.flush(py, shared);
+        Ok(())
+    }
+
+    /// The second half: what comes meanwhile is served. Says whether a watched descriptor is
+    /// readable.
+    pub(super) fn collect(
+        &self,
+        py: Python<'_>,
+        engine: &mut Engine,
+        timeout: Option<Duration>,
+    ) -> PyResult<bool> {
         let (reactor, completions) = (&mut engine.reactor, &mut engine.completions);
         raw::without_gil(py, || reactor.wait(timeout, completions))
             .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
@@ -244,12 +283,11 @@ impl Worker {
         if engine.completions.is_empty() {
             py.check_signals()?;
         }
-        let readable = engine.take_completions(py, shared);
-        if let Some(error) = shared.fatal.take() {
-            return Err(error);
+        let readable = engine.take_completions(py, &self.shared);
+        match self.shared.fatal.take() {
+            Some(error) => Err(error),
+            None => Ok(readable),
         }
-        has_work |= shared.python_ran.take() && asyncio.has_work();
-        Ok((readable || has_work).then_some(readable))
     }
 
     fn go_on_draining(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
@@ -282,7 +320,7 @@ impl Engine {
         }
     }
 
-    fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -290,6 +328,11 @@ impl Engine {
             monotonic_ms: self.started.elapsed().as_millis() as u64,
             unix_s: unix.as_secs(),
         }
+    }
+
+    /// When a deadline of the worker has surely passed.
+    pub(super) fn instant(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms + 1)
     }
 
     /// How long the wait may last.

@@ -53,7 +53,7 @@ impl BodyWriter {
             state.ordered_bytes.set(state.ordered_bytes.get() + length);
             state
                 .shared
-                .order(Order::Piece(state.exchange, piece.unbind()));
+                .order(py, Order::Piece(state.exchange, piece.unbind()));
         }
         Ok(state.has_room())
     }
@@ -135,7 +135,7 @@ impl BodyWriter {
         if shared.stopped.get() {
             shared.finish_exchange(py, exchange);
         } else {
-            shared.order(order(exchange));
+            shared.order(py, order(exchange));
         }
     }
 }

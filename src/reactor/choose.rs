@@ -2,6 +2,7 @@
 //!
 //! Owns the choice and its explanation. Refuses to log: the line is handed back.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::Reactor;
@@ -96,6 +97,27 @@ impl Reactor for AnyReactor {
         match self {
             Self::Ring(ring) => ring.wait(timeout, completions),
             Self::Epoll(epoll) => epoll.wait(timeout, completions),
+        }
+    }
+
+    fn wake_fd(&mut self) -> Result<RawFd, Errno> {
+        match self {
+            Self::Ring(ring) => ring.wake_fd(),
+            Self::Epoll(epoll) => epoll.wake_fd(),
+        }
+    }
+
+    fn is_idle(&mut self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.is_idle(),
+            Self::Epoll(epoll) => epoll.is_idle(),
+        }
+    }
+
+    fn rest(&mut self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.rest(),
+            Self::Epoll(epoll) => epoll.rest(),
         }
     }
 

@@ -23,6 +23,7 @@ mod seam;
 mod uring;
 mod waker;
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 pub use buffers::{Group, Lease};
@@ -52,6 +53,22 @@ pub trait Reactor: Submit {
         timeout: Option<Duration>,
         completions: &mut Vec<Completion>,
     ) -> Result<(), Errno>;
+
+    /// For another loop that waits in our place: a descriptor that is readable when `wait` would
+    /// find something. It stays the reactor's.
+    ///
+    /// # Errors
+    /// When no descriptor is free, or the kernel refuses to report to it.
+    fn wake_fd(&mut self) -> Result<RawFd, Errno>;
+
+    /// Whether nothing waits to be submitted or taken, as far as can be known without a system
+    /// call.
+    fn is_idle(&mut self) -> bool;
+
+    /// Leaves the waiting to the other loop: from here on `wake_fd` is readable only for what has
+    /// not been taken. `false` when there is something already of which it may not tell: wait
+    /// again.
+    fn rest(&mut self) -> bool;
 
     /// What other threads end a wait with.
     fn waker(&self) -> Waker;

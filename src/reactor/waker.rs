@@ -27,16 +27,9 @@ struct Shared {
 
 impl Waker {
     pub(super) fn open() -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers (invariant K1).
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was made one line above and has no other owner (invariant K2).
-        let eventfd = unsafe { File::from_raw_fd(fd) };
         Ok(Self {
             shared: Arc::new(Shared {
-                eventfd,
+                eventfd: open_eventfd()?,
                 signalled: AtomicBool::new(false),
             }),
         })
@@ -62,6 +55,17 @@ impl Waker {
     pub(super) fn fd(&self) -> RawFd {
         self.shared.eventfd.as_raw_fd()
     }
+}
+
+/// An eventfd that nobody has written to. Neither reading nor writing it blocks.
+pub(super) fn open_eventfd() -> io::Result<File> {
+    // SAFETY: eventfd takes no pointers (invariant K1).
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made one line above and has no other owner (invariant K2).
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ const PYTHON: &[&str] = &[
     "listener",
     "loading",
     "loop",
+    "loops",
+    "guest",
     "serving",
     "application",
     "anel",

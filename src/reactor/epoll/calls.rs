@@ -32,6 +32,11 @@ impl Poller {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 
+    /// Readable while an event waits to be taken.
+    pub(super) fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     pub(super) fn change(
         &self,
         change: Change,

@@ -371,6 +371,18 @@ impl Reactor for Epoll {
         Ok(())
     }
 
+    fn wake_fd(&mut self) -> Result<RawFd, Errno> {
+        Ok(self.poller.fd())
+    }
+
+    fn is_idle(&mut self) -> bool {
+        self.ready.is_empty() && self.unread.is_empty()
+    }
+
+    fn rest(&mut self) -> bool {
+        self.is_idle()
+    }
+
     fn waker(&self) -> Waker {
         self.waker.clone()
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use socket2::{Domain, Socket, Type};
 
+use super::bell::Bell;
 use super::entries;
 use super::ladder::{self, Features};
 use super::ledger::Ledger;
@@ -40,6 +41,8 @@ pub struct Ring {
     pub(super) early: VecDeque<Completion>,
     pub(super) origin: Origin,
     features: Features,
+    /// For a loop that waits in our place, once there is one.
+    bell: Option<Bell>,
 }
 
 /// How long one enter may sleep. The kernel's clock takes more, but nobody waits longer on purpose.
@@ -82,6 +85,7 @@ impl Ring {
             early: VecDeque::new(),
             origin: Origin::here(),
             features,
+            bell: None,
         };
         if features.multishot_recv {
             ring.features.multishot_recv = ring
@@ -179,14 +183,17 @@ impl Ring {
     /// Submits everything and runs what is due, without waiting. A ring on which nothing happens
     /// costs no system call, where the kernel says so in shared memory.
     fn look(&mut self) -> Result<(), Errno> {
-        let submission = self.io.submission();
-        let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
-        drop(submission);
-        if idle && self.features.rung.has_taskrun_flag() {
+        if self.features.rung.has_taskrun_flag() && self.needs_no_enter() {
             return Ok(());
         }
         self.ledger.counters.enters += 1;
         self.judge(self.io.submit())
+    }
+
+    /// Whether nothing is to be submitted and, as far as shared memory says, nothing is to be run.
+    fn needs_no_enter(&mut self) -> bool {
+        let submission = self.io.submission();
+        submission.is_empty() && !submission.taskrun() && !submission.cq_overflow()
     }
 
     fn judge(&self, result: io::Result<usize>) -> Result<(), Errno> {
@@ -284,6 +291,27 @@ impl Reactor for Ring {
             self.settle_overflow(completions)?;
         }
         Ok(())
+    }
+
+    fn wake_fd(&mut self) -> Result<RawFd, Errno> {
+        self.origin.assert_here();
+        let bell = match self.bell.take() {
+            Some(bell) => bell,
+            None => Bell::hang(&self.io)?,
+        };
+        Ok(self.bell.insert(bell).fd())
+    }
+
+    fn is_idle(&mut self) -> bool {
+        self.early.is_empty() && self.needs_no_enter() && self.io.completion().is_empty()
+    }
+
+    fn rest(&mut self) -> bool {
+        self.provided.publish();
+        if let Some(bell) = &self.bell {
+            bell.clear();
+        }
+        self.is_idle()
     }
 
     fn waker(&self) -> Waker {
