@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from anel import _core, extension
+from anel import _core, encoding, extension
 from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
 from anel.listener import address, open_listener
 from anel.loading import is_loading
@@ -191,6 +191,7 @@ class Application:
         if reload:
             raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
         reactor = _reactor(reactor)
+        _choose_json_engine()
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
@@ -271,6 +272,13 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
+
+
+def _choose_json_engine() -> None:
+    try:
+        encoding.engine()
+    except ConfigError as error:
+        _exit(EXIT_SETUP, str(error))
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

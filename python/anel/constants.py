@@ -66,7 +66,7 @@ def _payload(text: str | None, body: bytes | None, json: Any) -> tuple[bytes, st
         return bytes(body), "application/octet-stream"
     if json is not None:
         try:
-            return dumps(json).encode(), "application/json"
+            return dumps(json), "application/json"
         except (TypeError, ValueError) as error:
             raise RouteError(f"json cannot be serialised: {error}") from error
     return b"", None

@@ -15,6 +15,7 @@ mod headers;
 mod raw;
 mod request;
 mod response;
+mod response_headers;
 mod routes;
 mod settings;
 mod shared;
@@ -34,6 +35,8 @@ mod _core {
     #[pymodule_export]
     use super::response::Response;
     #[pymodule_export]
+    use super::response_headers::ResponseHeaders;
+    #[pymodule_export]
     use super::worker::Worker;
 
     use pyo3::prelude::*;
@@ -41,6 +44,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::arguments::intern_names(module.py());
+        super::response_headers::register(module.py())?;
         super::factory::add_response_method(module.py())
     }
 }

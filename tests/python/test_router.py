@@ -159,7 +159,7 @@ def test_a_frozen_router_refuses_routes() -> None:
         ({"text": "hi"}, (200, "text/plain; charset=utf-8", b"", b"hi")),
         ({"text": ""}, (200, "text/plain; charset=utf-8", b"", b"")),
         ({"body": b"\x00"}, (200, "application/octet-stream", b"", b"\x00")),
-        ({"json": {"a": 1}}, (200, "application/json; charset=utf-8", b"", b'{"a": 1}')),
+        ({"json": {"a": 1}}, (200, "application/json; charset=utf-8", b"", b'{"a":1}')),
         ({}, (200, None, b"", b"")),
         ({"code": 204}, (204, None, b"", b"")),
         ({"mime_type": "text/html"}, (200, None, b"", b"")),
