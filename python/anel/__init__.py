@@ -1,6 +1,7 @@
 """anel: an HTTP toolkit for Python on Linux with a completion-based io_uring core."""
 
-from anel._core import Headers, Request, Response
+from anel import cookies as _cookies  # noqa: F401 - gives requests and responses their attributes
+from anel._core import Headers, Request, Response, ResponseHeaders
 from anel.application import Application
 from anel.exceptions import (
     AnelError,
@@ -13,6 +14,7 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
+from anel.forms import File, Files, Form
 from anel.routing import Route, Router
 
 __version__ = "0.1.0"
@@ -22,12 +24,16 @@ __all__ = [
     "Application",
     "ClientDisconnected",
     "ConfigError",
+    "File",
+    "Files",
+    "Form",
     "HTTPException",
     "Headers",
     "LoadError",
     "ReactorUnavailable",
     "Request",
     "Response",
+    "ResponseHeaders",
     "Route",
     "RouteError",
     "RouteNotFoundException",
