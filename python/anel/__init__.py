@@ -5,6 +5,7 @@ from anel._core import Headers, Request, Response, ResponseHeaders
 from anel.application import Application
 from anel.exceptions import (
     AnelError,
+    BodyError,
     ClientDisconnected,
     ConfigError,
     HTTPException,
@@ -16,12 +17,15 @@ from anel.exceptions import (
 )
 from anel.forms import File, Files, Form
 from anel.routing import Route, Router
+from anel.streaming import StreamingResponse
+from anel.transport import Transport, TransportSocket
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnelError",
     "Application",
+    "BodyError",
     "ClientDisconnected",
     "ConfigError",
     "File",
@@ -39,5 +43,8 @@ __all__ = [
     "RouteNotFoundException",
     "Router",
     "SetupError",
+    "StreamingResponse",
+    "Transport",
+    "TransportSocket",
     "__version__",
 ]

@@ -14,6 +14,12 @@ pub enum CloseReason {
     Http10,
     /// The response said `Connection: close`, or its body ends with the connection.
     HandlerAsked,
+    /// A streamed answer was aborted, or had fewer bytes than announced.
+    AnswerIncomplete,
+    /// A streamed answer had more bytes than announced; they were not sent.
+    AnswerTooLong,
+    /// The answer did not wait for the body of its request, and too much of that was still to come.
+    BodyUnread,
     /// The request was refused; what follows it cannot be trusted.
     Refused(ProtocolError),
     /// The peer closed between two requests: the ordinary end.
@@ -39,6 +45,30 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// One word for programs: the name in snake case.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::ClientAsked => "client_asked",
+            Self::Http10 => "http10",
+            Self::HandlerAsked => "handler_asked",
+            Self::AnswerIncomplete => "answer_incomplete",
+            Self::AnswerTooLong => "answer_too_long",
+            Self::BodyUnread => "body_unread",
+            Self::Refused(_) => "refused",
+            Self::PeerClosed => "peer_closed",
+            Self::PeerClosedEarly => "peer_closed_early",
+            Self::PeerReset => "peer_reset",
+            Self::IdleDeadline => "idle_deadline",
+            Self::HeadDeadline => "head_deadline",
+            Self::BodyDeadline => "body_deadline",
+            Self::SendDeadline => "send_deadline",
+            Self::Draining => "draining",
+            Self::DrainDeadline => "drain_deadline",
+            Self::SocketError => "socket_error",
+        }
+    }
+
     /// One readable line for logs; never used for a decision.
     #[must_use]
     pub fn explain(self) -> &'static str {
@@ -46,6 +76,9 @@ impl CloseReason {
             Self::ClientAsked => "client sent Connection: close",
             Self::Http10 => "HTTP/1.0 without keep-alive",
             Self::HandlerAsked => "response asked to close",
+            Self::AnswerIncomplete => "streamed answer is incomplete",
+            Self::AnswerTooLong => "streamed answer exceeds its announced length",
+            Self::BodyUnread => "answered before the request body was read",
             Self::Refused(error) => error.explain(),
             Self::PeerClosed => "peer closed",
             Self::PeerClosedEarly => "peer closed in the middle of a request",

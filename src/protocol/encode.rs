@@ -11,6 +11,7 @@ use super::error::ProtocolError;
 use super::head::Version;
 use super::octets::{is_token_slice, is_value};
 use super::reason::{has_body, reason};
+use super::stream::StreamFraming;
 
 /// The interim response that asks for the body (RFC 9110 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -74,36 +75,52 @@ pub enum FieldError {
     Value(String),
 }
 
-/// Appends a whole response to `out`.
+/// Appends a whole response to `out`; of one whose body is streamed, the head.
 #[inline]
 pub fn encode(out: &mut Vec<u8>, answer: &Answer<'_>, context: Context, date: &DateLine) {
-    let body = match answer.payload {
-        Payload::Whole(body) => body,
-        Payload::Stream { .. } => &[],
+    let Payload::Whole(body) = answer.payload else {
+        return encode_head(out, answer, context, date);
     };
     let content_type_bytes = answer.content_type.map_or(0, <[u8]>::len);
     // One growth at most; the fixed lines and the longest reason stay under 192 bytes.
     out.reserve(192 + content_type_bytes + answer.fields.len() + body.len());
     let body_is_sent = push_start(out, answer.status, context, body.len());
-    match context.connection {
-        _ if answer.close => out.extend_from_slice(b"Connection: close\r\n"),
-        Connection::Omitted => {}
-        Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-    }
-    if let Some(content_type) = answer.content_type {
-        out.extend_from_slice(b"Content-Type: ");
-        out.extend_from_slice(content_type);
-        out.extend_from_slice(b"\r\n");
-    }
-    if !answer.fields.is_empty() {
-        out.extend_from_slice(answer.fields);
-    }
-    out.extend_from_slice(date.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    push_fields(out, answer, context.connection, date);
     if body_is_sent {
         out.extend_from_slice(body);
     }
+}
+
+/// Appends the head of a response whose body follows in pieces, or would if the method were not
+/// HEAD.
+#[cold]
+fn encode_head(out: &mut Vec<u8>, answer: &Answer<'_>, context: Context, date: &DateLine) {
+    let mut connection = context.connection;
+    push_status_line(out, answer.status, context.version);
+    match (StreamFraming::of(answer, context), answer.payload) {
+        (Some(StreamFraming::Chunked), _) => {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        (Some(StreamFraming::UntilClose), _) => connection = Connection::Close,
+        (None, _) if answer.status == 205 => push_length(out, 0),
+        (Some(StreamFraming::Length(bytes)), _)
+        | (
+            None,
+            Payload::Stream {
+                length: Some(bytes),
+            },
+        ) if has_body(answer.status) => {
+            push_length(out, bytes);
+        }
+        _ => {}
+    }
+    push_fields(out, answer, connection, date);
+}
+
+/// Whether the response to such a request carries a body (RFC 9110 6.4.1).
+#[must_use]
+pub fn sends_body(status: u16, context: Context) -> bool {
+    !context.head_only && has_body(status) && status != 205
 }
 
 /// Appends the answer to a peer's mistake. The connection ends behind it.
@@ -154,7 +171,7 @@ fn push_start(out: &mut Vec<u8>, status: u16, context: Context, body_bytes: usiz
             Version::Http11 => b"HTTP/1.1 200 OK\r\nContent-Length: ",
             Version::Http10 => b"HTTP/1.0 200 OK\r\nContent-Length: ",
         });
-        push_number(out, body_bytes);
+        push_number(out, body_bytes as u64);
         return !context.head_only;
     }
     push_rare_start(out, status, context, body_bytes)
@@ -162,11 +179,21 @@ fn push_start(out: &mut Vec<u8>, status: u16, context: Context, body_bytes: usiz
 
 #[cold]
 fn push_rare_start(out: &mut Vec<u8>, status: u16, context: Context, body_bytes: usize) -> bool {
+    push_status_line(out, status, context.version);
+    if has_body(status) {
+        // RFC 9110 15.3.6: 205 says that there is nothing, and must say so.
+        push_length(out, if status == 205 { 0 } else { body_bytes as u64 });
+    }
+    // RFC 9110 8.6: no Content-Length with 1xx and 204. With 304 it would have to be that of a 200.
+    sends_body(status, context)
+}
+
+fn push_status_line(out: &mut Vec<u8>, status: u16, version: Version) {
     debug_assert!(
         (100..600).contains(&status),
         "a status code has three digits"
     );
-    out.extend_from_slice(match context.version {
+    out.extend_from_slice(match version {
         Version::Http11 => b"HTTP/1.1 ",
         Version::Http10 => b"HTTP/1.0 ",
     });
@@ -174,20 +201,36 @@ fn push_rare_start(out: &mut Vec<u8>, status: u16, context: Context, body_bytes:
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
-    if !has_body(status) {
-        // RFC 9110 8.6: no Content-Length with 1xx and 204. With 304 it would have to be that of a
-        // 200.
-        return false;
+}
+
+/// Appends every line behind Content-Length, and the empty one.
+#[inline]
+fn push_fields(out: &mut Vec<u8>, answer: &Answer<'_>, connection: Connection, date: &DateLine) {
+    match connection {
+        _ if answer.close => out.extend_from_slice(b"Connection: close\r\n"),
+        Connection::Omitted => {}
+        Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
+        Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
     }
-    // RFC 9110 15.3.6: 205 says that there is nothing, and must say so.
-    let resets = status == 205;
+    if let Some(content_type) = answer.content_type {
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(content_type);
+        out.extend_from_slice(b"\r\n");
+    }
+    if !answer.fields.is_empty() {
+        out.extend_from_slice(answer.fields);
+    }
+    out.extend_from_slice(date.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_length(out: &mut Vec<u8>, bytes: u64) {
     out.extend_from_slice(b"Content-Length: ");
-    push_number(out, if resets { 0 } else { body_bytes });
-    !context.head_only && !resets
+    push_number(out, bytes);
 }
 
 #[inline]
-fn push_number(out: &mut Vec<u8>, number: usize) {
+fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -307,6 +350,46 @@ mod tests {
     fn says_that_a_reset_content_is_empty() {
         let expected = "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(text(&answer(205, b"body"), ASKED), expected);
+    }
+
+    #[test]
+    fn a_streamed_answer_says_how_its_body_ends() {
+        let old = Context {
+            version: Version::Http10,
+            connection: Connection::KeepAlive,
+            ..ASKED
+        };
+        let head = Context {
+            head_only: true,
+            ..ASKED
+        };
+        let cases = [
+            (200, None, ASKED, "Transfer-Encoding: chunked\r\n"),
+            (200, Some(3), ASKED, "Content-Length: 3\r\n"),
+            (200, Some(3), head, "Content-Length: 3\r\n"),
+            (200, None, head, ""),
+            (204, Some(3), ASKED, ""),
+            (205, None, ASKED, "Content-Length: 0\r\n"),
+            (304, Some(3), ASKED, ""),
+            (200, None, old, "Connection: close\r\n"),
+            (
+                200,
+                Some(3),
+                old,
+                "Content-Length: 3\r\nConnection: keep-alive\r\n",
+            ),
+        ];
+        for (status, length, context, lines) in cases {
+            let streamed = Answer {
+                payload: Payload::Stream { length },
+                ..answer(status, b"")
+            };
+
+            let text = text(&streamed, context);
+
+            let (_, fields) = text.split_once("\r\n").expect("a status line");
+            assert_eq!(fields, format!("{lines}\r\n"), "{status} {length:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Limits {
     /// Largest accepted request body after chunk decoding. 16 MiB covers forms and JSON; uploads
     /// raise it. More gets 413.
     pub body_bytes_max: u64,
+    /// Largest accepted request body that is streamed, after chunk decoding. It is never in memory
+    /// as a whole; 1 GiB is arbitrary, what a disk takes without notice. More gets 413.
+    pub stream_bytes_max: u64,
     /// Longest chunk extension. Nobody uses them for good; 256 is arbitrary.
     pub chunk_extension_bytes_max: u32,
     /// Largest trailer section. 8 KiB is arbitrary and generous: trailers are validated and
@@ -38,6 +41,10 @@ pub struct Limits {
     /// Bytes owed to one peer at which parsing and reading pause. 256 KiB keeps 1,000 slow readers
     /// within 256 MiB.
     pub owed_bytes_max: u32,
+    /// Bytes owed to one peer at which the producer of a streamed response is asked to wait; it goes
+    /// on at half of it. 64 KiB is what a send buffer takes at once on a fast network, so the peer
+    /// never waits for the producer because of it.
+    pub stream_owed_bytes_max: u32,
     /// Open connections per worker; beyond it, accepting pauses. 60,000 stays under common
     /// descriptor limits.
     pub connections_max: u32,
@@ -63,10 +70,12 @@ impl Default for Limits {
             target_bytes_max: 8_190,
             fields_max: 100,
             body_bytes_max: 16 * 1024 * 1024,
+            stream_bytes_max: 1024 * 1024 * 1024,
             chunk_extension_bytes_max: 256,
             trailer_bytes_max: 8 * 1024,
             pipeline_depth_max: 128,
             owed_bytes_max: 256 * 1024,
+            stream_owed_bytes_max: 64 * 1024,
             connections_max: 60_000,
             head_timeout_ms: 10_000,
             body_timeout_ms: 60_000,

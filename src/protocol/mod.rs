@@ -23,6 +23,7 @@ mod octets;
 pub mod percent;
 pub mod reason;
 mod scan;
+pub mod stream;
 mod target;
 
 pub use close::CloseReason;
@@ -32,3 +33,4 @@ pub use framing::Framing;
 pub use head::{Field, RequestHead, Span, Version};
 pub use http1::{Http1, Step};
 pub use limits::Limits;
+pub use stream::StreamFraming;

@@ -1,7 +1,7 @@
 //! Handlers that await: from a coroutine to a result, now or later.
 //!
 //! Owns the start of tasks and what happens when they are done. Refuses to know connections: a late
-//! answer goes into the inbox under its exchange, and the next turn sends it in its place.
+//! answer is ordered under its exchange, and the next turn sends it in its place.
 
 use std::rc::Rc;
 
@@ -11,7 +11,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-use super::answer;
 use super::raw::{self, GilCell, Sent};
 use super::request::Request;
 use super::shared::{AsyncSupport, Shared};
@@ -71,7 +70,7 @@ pub fn start<'py>(
     };
     let callback = Py::new(py, completion)?;
     task.call_method1(intern!(py, "add_done_callback"), (callback,))?;
-    shared.tasks.borrow_mut().insert(exchange, task.unbind());
+    shared.begin_task(request, exchange, task.unbind());
     Ok(Progress::Later)
 }
 
@@ -116,20 +115,7 @@ struct Completion {
 impl Completion {
     fn __call__(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
         let shared = self.shared.borrow(py).clone();
-        if shared.tasks.borrow_mut().remove(&self.exchange).is_none() {
-            // The connection is gone: nobody waits for an answer, and nobody is told of the
-            // cancellation.
-            return;
-        }
-        let request = self.request.bind(py);
-        let response = task
-            .call_method0(intern!(py, "result"))
-            .and_then(|result| answer::from_result(&shared, result))
-            .unwrap_or_else(|error| answer::from_error(&shared, request, error));
-        shared
-            .inbox
-            .borrow_mut()
-            .push((self.exchange, response.unbind()));
-        shared.log(request);
+        let result = task.call_method0(intern!(py, "result"));
+        shared.complete(self.request.bind(py), self.exchange, result);
     }
 }

@@ -11,17 +11,21 @@ use pyo3::types::PyBytes;
 
 use super::answer;
 use super::coroutine::{self, Progress};
+use super::orders::Order;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::{Kind, Target};
 use super::shared::Shared;
-use crate::protocol::ProtocolError;
+use super::stream::{self, Producer};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
+use crate::protocol::{ProtocolError, RequestHead};
 use crate::router::Params;
-use crate::server::{self, CloseReason, ExchangeId, Handler, Responder, Verdict};
+use crate::server::{
+    self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
+};
 
 /// Answers requests with Python handlers, for as long as the GIL is held.
 pub struct Dispatch<'a, 'py> {
@@ -31,6 +35,16 @@ pub struct Dispatch<'a, 'py> {
 }
 
 impl Handler for Dispatch<'_, '_> {
+    fn on_head(&mut self, head: &RequestHead, head_bytes: &[u8]) -> BodyPlan {
+        let path = decode_path(head.path.of(head_bytes));
+        let method = head.method.of(head_bytes);
+        let routes = &self.shared.routes;
+        match routes.table.find(method, &path, self.params) {
+            Some(route) => routes.targets[route].body_plan(),
+            None => BodyPlan::default(),
+        }
+    }
+
     fn on_request(&mut self, request: server::Request<'_>, responder: Responder<'_>) -> Verdict {
         let shared = self.shared;
         let head = request.head;
@@ -54,9 +68,13 @@ impl Handler for Dispatch<'_, '_> {
         let verdict = object
             .get()
             .during(self.py, &request, (route, self.params), || {
+                if matches!(request.body, Body::Arriving { .. }) {
+                    shared.begin_body(&object, request.exchange);
+                }
                 let verdict = answer_one(shared, &object, request.exchange, route, responder);
                 if !raw::is_only_ours(&object) {
-                    object.get().keep(self.py);
+                    let goes_on = shared.is_pending(request.exchange);
+                    object.get().keep(self.py, goes_on);
                 }
                 verdict
             });
@@ -84,14 +102,30 @@ impl Handler for Dispatch<'_, '_> {
         }
     }
 
-    fn on_abandoned(&mut self, exchange: ExchangeId, _reason: CloseReason) {
-        let task = self.shared.tasks.borrow_mut().remove(&exchange);
-        self.shared.python_ran.set(true);
-        if let Some(task) = task
-            && let Err(error) = task.call_method0(self.py, "cancel")
-        {
-            error.write_unraisable(self.py, None);
+    fn on_body(&mut self, exchange: ExchangeId, piece: BodyPiece<'_>) -> Flow {
+        let request = self.shared.request_of(self.py, exchange);
+        match request.and_then(|request| request.get().reader(self.py)) {
+            Some(reader) => {
+                self.shared.python_ran.set(true);
+                reader.get().on_piece(self.py, piece)
+            }
+            None => Flow::Gone,
         }
+    }
+
+    fn on_writable(&mut self, exchange: ExchangeId) {
+        match self.shared.producer(self.py, exchange) {
+            Some((_, Producer::Pulled(_))) => self.shared.order(Order::Pull(exchange)),
+            Some((_, Producer::Written(writer))) => {
+                self.shared.python_ran.set(true);
+                writer.get().on_writable(self.py);
+            }
+            None => {}
+        }
+    }
+
+    fn on_abandoned(&mut self, exchange: ExchangeId, reason: CloseReason) {
+        self.shared.abandon(self.py, exchange, reason);
     }
 }
 
@@ -113,13 +147,47 @@ fn answer_one(
         }
         Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
     };
-    let response = match result.and_then(|result| answer::from_result(shared, result)) {
+    let response = match result.and_then(|result| answer::from_result(shared, request, result)) {
         Ok(response) => response,
         Err(error) => answer::from_error(shared, request, error),
     };
+    if response.get().is_stream(py) {
+        return begin_stream(shared, request, exchange, response, responder);
+    }
     let verdict = send(&response, responder);
     shared.recycle_response(response);
     shared.log(request);
+    if request.get().has_ending(py) {
+        shared.finish(request, exchange);
+    }
+    verdict
+}
+
+/// Answers with a response whose body is streamed: now its head, or all that a HEAD request gets.
+#[cold]
+fn begin_stream<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    response: Bound<'py, Response>,
+    responder: Responder<'_>,
+) -> Verdict {
+    let py = request.py();
+    let (response, opened) = stream::opened(shared, request, response);
+    let (wanted, verdict) = response.get().with_answer(py, |answer| {
+        (responder.wants_body(answer), responder.respond(answer))
+    });
+    shared.recycle_response(response);
+    shared.log(request);
+    match opened {
+        Some(opened) if wanted => {
+            shared.begin_stream(request, exchange, opened);
+            return verdict;
+        }
+        Some(opened) => opened.discard(shared, request),
+        None => {}
+    }
+    shared.finish(request, exchange);
     verdict
 }
 

@@ -6,6 +6,8 @@
 //! for the next request.
 
 use std::cell::Ref;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -15,11 +17,12 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
-use super::shared::Shared;
+use super::reader::BodyReader;
+use super::shared::{Peer, Shared};
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
-use crate::server::{self, Body, ExchangeId};
+use crate::server::{Body, CloseReason, ExchangeId};
 
 /// A request, as a handler receives it.
 ///
@@ -27,35 +30,45 @@ use crate::server::{self, Body, ExchangeId};
 /// returned.
 #[pyclass(frozen, module = "anel")]
 pub struct Request {
-    loan: GilCell<Loan>,
-    state: GilCell<State>,
+    pub(super) loan: GilCell<Loan>,
+    pub(super) state: GilCell<State>,
 }
 
 /// What belongs to the current request.
-struct State {
-    shared: Rc<Shared>,
-    exchange: ExchangeId,
-    keep_alive: bool,
-    route: Option<usize>,
-    params: Params,
-    responded: bool,
-    kept: Option<Box<Kept>>,
-    made: Made,
+pub(super) struct State {
+    pub(super) shared: Rc<Shared>,
+    pub(super) exchange: ExchangeId,
+    pub(super) keep_alive: bool,
+    pub(super) route: Option<usize>,
+    pub(super) params: Params,
+    pub(super) responded: bool,
+    pub(super) kept: Option<Box<Kept>>,
+    pub(super) made: Made,
 }
 
 /// A request that outlives its call.
-struct Kept {
-    head: RequestHead,
-    head_bytes: Vec<u8>,
-    body: Option<Py<PyBytes>>,
-    remote_addr: Option<Py<PyString>>,
+pub(super) struct Kept {
+    pub(super) head: RequestHead,
+    pub(super) head_bytes: Vec<u8>,
+    pub(super) body: Option<Py<PyBytes>>,
+    pub(super) peer: Option<(SocketAddr, Py<PyString>)>,
 }
 
-/// Attributes that were asked for.
+/// What was asked of the current request.
 #[derive(Default)]
-struct Made {
-    any: bool,
-    values: [Option<Py<PyAny>>; ATTRIBUTES],
+pub(super) struct Made {
+    pub(super) any: bool,
+    /// Attributes.
+    pub(super) values: [Option<Py<PyAny>>; ATTRIBUTES],
+    pub(super) callbacks: Vec<Py<PyAny>>,
+    /// What a streamed body is read through.
+    pub(super) reader: Option<Py<BodyReader>>,
+    /// The connection's socket, while it is known to be open after the handler's call.
+    pub(super) socket: Option<RawFd>,
+    /// Whether the exchange is over and the callbacks have been taken.
+    pub(super) ended: bool,
+    /// How the connection ended, if it ended before the exchange.
+    pub(super) disconnect: Option<CloseReason>,
 }
 
 /// Places in `Made`.
@@ -73,6 +86,10 @@ enum Attribute {
     Memo,
 }
 const ATTRIBUTES: usize = Attribute::Memo as usize + 1;
+
+/// Said by `body` and what is made of it.
+const UNREAD: &str = "the body of this request is streamed: use `await request.read()` or \
+`request.stream()`, or register the route with stream=False";
 
 #[pymethods]
 impl Request {
@@ -166,6 +183,9 @@ impl Request {
     fn body(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Body, |py| {
             let request = slf.get();
+            if request.reader(py).is_some() {
+                return Err(PyRuntimeError::new_err(UNREAD));
+            }
             let body = match request.lent_body(py) {
                 Some(body) => body,
                 None => {
@@ -233,16 +253,7 @@ impl Request {
     /// The peer's IP address; None when it is not known any more.
     #[getter]
     fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        let socket = self
-            .loan
-            .borrow(py)
-            .with(|request| request.map(|request| request.socket));
-        let state = self.state.borrow(py);
-        match &state.kept {
-            // The slot may be another connection's by now.
-            Some(kept) if socket.is_none() => Some(kept.remote_addr.as_ref()?.bind(py).clone()),
-            _ => state.shared.peer(py, state.exchange, socket),
-        }
+        self.peer(py).map(|(_, text)| text)
     }
 
     /// The host that was asked for, without port, internationalised names decoded; None when none
@@ -303,11 +314,59 @@ impl Request {
         Self::make(slf, Attribute::Memo, |py| Ok(PyDict::new(py).into_any()))
     }
 
+    /// What a streamed body is read through; None for a body that was gathered or is absent.
+    #[getter]
+    fn _reader<'py>(&self, py: Python<'py>) -> Option<Bound<'py, BodyReader>> {
+        self.reader(py)
+    }
+
+    /// Makes a streamed body, read to its end, what `body` gives.
+    fn _keep_body(slf: &Bound<'_, Self>, body: Bound<'_, PyBytes>) -> PyResult<()> {
+        Self::make(slf, Attribute::Body, |_| Ok(body.into_any())).map(drop)
+    }
+
+    /// Has `callback(request)` called once, when the exchange is over: the response was rendered, a
+    /// streamed one has ended, or the client is gone and the handler's task is done. Callbacks are
+    /// called in order of registration. One that raises is logged.
+    ///
+    /// Raises TypeError for what is not callable or async, RuntimeError when the exchange is over.
+    fn add_done_callback(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        py.import("anel.request")?
+            .call_method1("check_callback", (&callback,))?;
+        let mut state = slf.get().state.borrow_mut(py);
+        if state.made.ended {
+            return Err(PyRuntimeError::new_err(
+                "add_done_callback() came too late: the exchange is over",
+            ));
+        }
+        state.made.any = true;
+        state.made.callbacks.push(callback.unbind());
+        Ok(())
+    }
+
+    /// How the connection ended, if it did before the exchange was over, e.g. `"peer_reset"`; else
+    /// None.
+    #[getter]
+    fn disconnect_reason(&self, py: Python<'_>) -> Option<&'static str> {
+        self.state
+            .borrow(py)
+            .made
+            .disconnect
+            .map(CloseReason::token)
+    }
+
+    /// Whether the connection ended before the exchange was over.
+    fn is_disconnected(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).made.disconnect.is_some()
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // What a user put into `extra` may refer to the request. The application and the routes are
         // the worker's, which holds them until it stops.
         if let Some(state) = self.state.visit() {
-            for value in state.made.values.iter().flatten() {
+            let made = &state.made;
+            for value in made.values.iter().flatten().chain(&made.callbacks) {
                 visit.call(value)?;
             }
         }
@@ -329,100 +388,27 @@ impl Request {
 }
 
 impl Request {
-    /// An object for the first of many requests.
-    pub fn new(py: Python<'_>, shared: Rc<Shared>) -> PyResult<Py<Self>> {
-        let exchange = ExchangeId {
-            slot: 0,
-            generation: 0,
-            sequence: 0,
-        };
-        let state = State {
-            shared,
-            exchange,
-            keep_alive: false,
-            route: None,
-            params: Params::new(),
-            responded: false,
-            kept: None,
-            made: Made::default(),
-        };
-        let request = Self {
-            loan: GilCell::new(Loan::default()),
-            state: GilCell::new(state),
-        };
-        Py::new(py, request)
+    /// The connection's socket, if it is known to be open.
+    pub(super) fn socket(&self, py: Python<'_>) -> Option<RawFd> {
+        let lent = self
+            .loan
+            .borrow(py)
+            .with(|request| request.map(|request| request.socket));
+        lent.or_else(|| self.state.borrow(py).made.socket)
     }
 
-    /// Makes the object stand for this request while `call` runs.
-    pub fn during<R>(
-        &self,
-        py: Python<'_>,
-        request: &server::Request<'_>,
-        (route, params): (Option<usize>, &mut Params),
-        call: impl FnOnce() -> R,
-    ) -> R {
-        let mut state = self.state.borrow_mut(py);
-        state.exchange = request.exchange;
-        state.keep_alive = request.keep_alive;
-        state.route = route;
-        if !params.is_empty() || !state.params.is_empty() {
-            std::mem::swap(&mut state.params, params);
+    /// Who sent it; None when that is not known any more.
+    pub(super) fn peer<'py>(&self, py: Python<'py>) -> Option<Peer<'py>> {
+        let socket = self.socket(py);
+        let state = self.state.borrow(py);
+        match &state.kept {
+            // The slot may be another connection's by now.
+            Some(kept) if socket.is_none() => {
+                let (address, text) = kept.peer.as_ref()?;
+                Some((*address, text.bind(py).clone()))
+            }
+            _ => state.shared.peer(py, state.exchange, socket),
         }
-        drop(state);
-        self.loan.borrow(py).during(request, call)
-    }
-
-    /// Forgets the request: for an object that nobody else holds.
-    pub fn reset(&self, py: Python<'_>) {
-        let mut state = self.state.borrow_mut(py);
-        state.responded = false;
-        if state.made.any {
-            // What is dropped here may run code that looks at us: the borrow ends before.
-            let made = std::mem::take(&mut state.made);
-            drop(state);
-            drop(made);
-        }
-    }
-
-    /// Copies what the loan shows: for an object that somebody holds beyond the call.
-    pub fn keep(&self, py: Python<'_>) {
-        let body = self.lent_body(py).flatten().map(Bound::unbind);
-        // The peer is asked now: later, its descriptor may be another's.
-        let remote_addr = self.remote_addr(py).map(Bound::unbind);
-        let kept = self.loan.borrow(py).with(|request| {
-            request.map(|request| {
-                Box::new(Kept {
-                    head: request.head.clone(),
-                    head_bytes: request.head_bytes.to_vec(),
-                    body,
-                    remote_addr,
-                })
-            })
-        });
-        self.state.borrow_mut(py).kept = kept;
-    }
-
-    /// Makes the response of this request, unless one was made before.
-    #[inline]
-    pub fn respond_once<R>(
-        &self,
-        py: Python<'_>,
-        make: impl FnOnce(&Shared) -> PyResult<R>,
-    ) -> PyResult<R> {
-        let mut state = self.state.borrow_mut(py);
-        if state.responded {
-            return Err(PyRuntimeError::new_err(
-                "request.Response can only be called once per request; use anel.Response for more",
-            ));
-        }
-        let response = make(&state.shared)?;
-        state.responded = true;
-        Ok(response)
-    }
-
-    /// Allows another response: the handler has failed, and what it made will not be sent.
-    pub fn allow_response(&self, py: Python<'_>) {
-        self.state.borrow_mut(py).responded = false;
     }
 
     fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&RequestHead, &[u8]) -> R) -> PyResult<R> {
@@ -437,7 +423,7 @@ impl Request {
     }
 
     /// `Some(body)` while the loan is on.
-    fn lent_body<'py>(&self, py: Python<'py>) -> Option<Option<Bound<'py, PyBytes>>> {
+    pub(super) fn lent_body<'py>(&self, py: Python<'py>) -> Option<Option<Bound<'py, PyBytes>>> {
         let loan = self.loan.borrow(py);
         loan.with(|request| {
             request.map(|request| match request.body {

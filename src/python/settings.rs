@@ -29,9 +29,10 @@ pub fn limits(chosen: HashMap<String, u64>) -> Result<Limits, String> {
     }
     for (name, value) in chosen {
         choose!(name, value,
-            head_bytes_max target_bytes_max fields_max body_bytes_max chunk_extension_bytes_max
-            trailer_bytes_max pipeline_depth_max owed_bytes_max connections_max head_timeout_ms
-            body_timeout_ms idle_timeout_ms send_timeout_ms linger_bytes_max linger_timeout_ms);
+            head_bytes_max target_bytes_max fields_max body_bytes_max stream_bytes_max
+            chunk_extension_bytes_max trailer_bytes_max pipeline_depth_max owed_bytes_max
+            stream_owed_bytes_max connections_max head_timeout_ms body_timeout_ms idle_timeout_ms
+            send_timeout_ms linger_bytes_max linger_timeout_ms);
     }
     Ok(limits)
 }
@@ -65,9 +66,9 @@ impl Snapshot {
             };
         }
         fill!(self.worker, connections_accepted_total connections_closed_total requests_total
-            refusals_total sends_total pauses_total starved_total accept_pauses_total
-            deadlines_total answers_dropped_total stale_completions_total bytes_received_total
-            bytes_sent_total);
+            streams_total bodies_streamed_total refusals_total sends_total pauses_total starved_total
+            accept_pauses_total deadlines_total answers_dropped_total stale_completions_total
+            bytes_received_total bytes_sent_total);
         dict.set_item("waits_total", self.reactor.waits)?;
         dict.set_item("enters_total", self.reactor.enters)?;
         dict.set_item("submissions_total", self.reactor.submissions)?;

@@ -1,17 +1,20 @@
 //! What all requests of one worker share on the Python side.
 //!
-//! Owns the routes, the spare objects, the answers that came in between two turns and the tasks
-//! that are still running. Refuses to know the reactor and the connections: it outlives both,
-//! because a request that a user keeps outlives both.
+//! Owns the routes, the spare objects, what was ordered between two turns and the exchanges that
+//! are not over (`orders`, `pending`). Refuses to know the reactor and the connections: it outlives
+//! both, because a request that a user keeps outlives both.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::answer;
 use super::headers::Names;
+use super::orders::Order;
+use super::pending::Pending;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
@@ -33,19 +36,30 @@ pub struct Shared {
     request: Cell<Option<Py<Request>>>,
     response: Cell<Option<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
-    peers: RefCell<Vec<Option<Peer>>>,
-    /// Late answers, to be sent by the next turn.
-    pub inbox: RefCell<Vec<(ExchangeId, Py<Response>)>>,
-    /// Tasks of exchanges that are not answered yet.
-    pub tasks: RefCell<HashMap<ExchangeId, Py<PyAny>>>,
+    peers: RefCell<Vec<Option<KnownPeer>>>,
+    /// To be done by the next step of the turn.
+    pub orders: RefCell<Vec<Order>>,
+    /// Exchanges that outlive the call of their handler.
+    pub pending: Pending,
+    /// Whether a handler is cancelled when its client goes away.
+    pub cancel_on_disconnect: bool,
+    /// Whether the worker has ended, so that no order will be carried out.
+    pub stopped: Cell<bool>,
     /// An exception that ends the server.
     pub fatal: Cell<Option<PyErr>>,
     /// Whether Python code ran since the turn last looked.
     pub python_ran: Cell<bool>,
 }
 
-/// An address, and the generation of the slot it belongs to.
-type Peer = (u32, Py<PyString>);
+/// Who is at the other end of a connection, and the same in words.
+pub type Peer<'py> = (SocketAddr, Bound<'py, PyString>);
+
+/// A peer that was asked for, and the generation of the slot it belongs to.
+struct KnownPeer {
+    generation: u32,
+    address: SocketAddr,
+    text: Py<PyString>,
+}
 
 /// What starting a task needs, looked up once.
 pub struct AsyncSupport {
@@ -69,8 +83,12 @@ impl Shared {
             request: Cell::default(),
             response: Cell::default(),
             peers: RefCell::default(),
-            inbox: RefCell::default(),
-            tasks: RefCell::default(),
+            orders: RefCell::default(),
+            pending: Pending::default(),
+            cancel_on_disconnect: app
+                .getattr_opt("_cancel_on_disconnect")?
+                .map_or(Ok(true), |choice| choice.is_truthy())?,
+            stopped: Cell::new(false),
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
         })
@@ -83,6 +101,23 @@ impl Shared {
             && let Err(error) = logger.call1(py, (request,))
         {
             error.write_unraisable(py, Some(request));
+        }
+    }
+
+    /// Logs what user code raised where nobody can catch it. An exception that ends the program is
+    /// raised by the turn instead.
+    pub fn log_failure(&self, request: &Bound<'_, Request>, event: &str, error: PyErr) {
+        let py = request.py();
+        if answer::ends_program(py, &error) {
+            self.fatal.replace(Some(error));
+            return;
+        }
+        let arguments = (event, request, error.into_value(py));
+        let logged = py
+            .import("anel.request")
+            .and_then(|module| module.call_method1("log_failure", arguments));
+        if let Err(failure) = logged {
+            failure.write_unraisable(py, Some(request));
         }
     }
 
@@ -107,35 +142,45 @@ impl Shared {
         }
     }
 
-    /// The address of the peer of an exchange. `socket` is asked once per connection, as long as it
+    /// The peer of an exchange. `socket` is asked once per connection, as long as it
     /// is known to be open.
     pub fn peer<'py>(
         &self,
         py: Python<'py>,
         exchange: ExchangeId,
         socket: Option<RawFd>,
-    ) -> Option<Bound<'py, PyString>> {
+    ) -> Option<Peer<'py>> {
         let index = exchange.slot as usize;
-        if let Some(Some((generation, address))) = self.peers.borrow().get(index)
-            && *generation == exchange.generation
+        if let Some(Some(known)) = self.peers.borrow().get(index)
+            && known.generation == exchange.generation
         {
-            return Some(address.bind(py).clone());
+            return Some((known.address, known.text.bind(py).clone()));
         }
-        let address = peer_name(socket?).ok()?.ip().to_canonical().to_string();
-        let address = PyString::new(py, &address);
+        let address = peer_name(socket?).ok()?;
+        let text = PyString::new(py, &address.ip().to_canonical().to_string());
         let mut peers = self.peers.borrow_mut();
         if peers.len() <= index {
             peers.resize_with(index + 1, || None);
         }
-        peers[index] = Some((exchange.generation, address.clone().unbind()));
-        Some(address)
+        peers[index] = Some(KnownPeer {
+            generation: exchange.generation,
+            address,
+            text: text.clone().unbind(),
+        });
+        Some((address, text))
     }
 
-    /// Breaks the cycles between this state and the spare objects that refer to it.
-    pub fn clear(&self) {
+    /// The worker has ended: ends what nothing will end any more, and breaks the cycles between
+    /// this state and the objects that refer to it.
+    pub fn stop(&self, py: Python<'_>) {
+        self.stopped.set(true);
+        for order in self.orders.take() {
+            if let Order::Leave(exchange) = order {
+                self.leave(py, exchange);
+            }
+        }
+        self.finish_all(py);
         let spares = (self.request.take(), self.response.take());
-        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
-        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
-        drop((spares, tasks, inbox));
+        drop(spares);
     }
 }

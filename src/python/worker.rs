@@ -173,7 +173,7 @@ impl Worker {
             engine.shut_down(py, &self.shared);
         }
         self.drained.set(true);
-        self.shared.clear();
+        self.shared.stop(py);
         Ok(())
     }
 
@@ -211,7 +211,10 @@ impl Worker {
     ) -> PyResult<Option<bool>> {
         let shared = &self.shared;
         self.go_on_draining(py, engine)?;
-        engine.send_late_answers(py, shared);
+        engine.carry_out_orders(py, shared);
+        if let Some(error) = shared.fatal.take() {
+            return Err(error);
+        }
         let mut dispatch = Dispatch {
             py,
             shared,
@@ -221,7 +224,7 @@ impl Worker {
         engine.arm_watch();
         // Only code that ran can have given asyncio something to do.
         let mut has_work = shared.python_ran.take() && asyncio.has_work();
-        let timeout = if has_work {
+        let timeout = if has_work || shared.has_orders() {
             Some(Duration::ZERO)
         } else {
             engine.timeout(until)
@@ -252,23 +255,13 @@ impl Worker {
             self.drained.set(true);
         } else if Instant::now() >= until {
             // Cancelled handlers still answer (503); their connections end behind that.
-            let tasks: Vec<_> = self
-                .shared
-                .tasks
-                .borrow()
-                .values()
-                .map(|t| t.clone_ref(py))
-                .collect();
-            if tasks.is_empty() {
+            if !self.shared.cancel_pending(py)? {
                 let mut dispatch = Dispatch {
                     py,
                     shared: &self.shared,
                     params: &mut engine.params,
                 };
                 engine.worker.abort_all(&mut engine.reactor, &mut dispatch);
-            }
-            for task in tasks {
-                task.call_method0(py, "cancel")?;
             }
             self.drain_until.set(Some(Instant::now() + AFTER_CANCEL));
         }
@@ -319,23 +312,13 @@ impl Engine {
         }
     }
 
-    fn send_late_answers(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
-        if shared.inbox.borrow().is_empty() {
-            return;
-        }
-        let late = std::mem::take(&mut *shared.inbox.borrow_mut());
+    fn carry_out_orders(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         let mut dispatch = Dispatch {
             py,
             shared,
             params: &mut self.params,
         };
-        for (exchange, response) in late {
-            let response = response.into_bound(py);
-            response.get().with_answer(py, |answer| {
-                self.worker.respond(exchange, answer, &mut dispatch);
-            });
-            shared.recycle_response(response);
-        }
+        shared.carry_out(&mut self.worker, &mut dispatch);
     }
 
     fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {

@@ -9,8 +9,12 @@ pub struct Counters {
     pub connections_accepted_total: u64,
     /// Connections that ended, for whatever reason.
     pub connections_closed_total: u64,
-    /// Complete requests handed to the handler.
+    /// Requests handed to the handler.
     pub requests_total: u64,
+    /// Answers that were streamed.
+    pub streams_total: u64,
+    /// Request bodies that were streamed.
+    pub bodies_streamed_total: u64,
     /// Requests refused by the protocol.
     pub refusals_total: u64,
     /// Sends submitted. Requests per send is the gain of coalescing.

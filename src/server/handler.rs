@@ -7,11 +7,13 @@ use std::os::fd::RawFd;
 
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{self, Context};
-use crate::protocol::{Answer, CloseReason, ConnectionField, ProtocolError, RequestHead};
+use crate::protocol::{
+    Answer, CloseReason, ConnectionField, ProtocolError, RequestHead, StreamFraming,
+};
 
-/// Which exchange of which connection a late answer belongs to. Unique among exchanges that are
-/// answered late; one that is answered at once shares its number with the next. Stays valid, and
-/// harmless, after the connection is gone.
+/// Which exchange of which connection a late answer belongs to. Unique among exchanges whose answer
+/// is late or streamed, or whose request body is; any other, which begins and ends in one call,
+/// shares its number with the next. Stays valid, and harmless, after the connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeId {
     /// The connection's slot.
@@ -103,19 +105,58 @@ pub struct Responder<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) context: Context,
     pub(super) date: &'a DateLine,
+    pub(super) unread: Unread,
+}
+
+/// Which answers end the connection, because they leave too much of a request's body unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    Nothing,
+    /// Whole ones. While an answer is streamed, the body can still be read.
+    ByWhole,
+    /// All of them: the peer waits for a 100, for which it is too late then.
+    ByAny,
 }
 
 impl Responder<'_> {
-    /// Serialises the answer behind what the connection already owes.
+    /// Serialises the answer behind what the connection already owes. When its body is streamed
+    /// and `wants_body` says that it is wanted, the exchange goes on with `Worker::send_body`.
     pub fn respond(self, answer: &Answer<'_>) -> Verdict {
         let mut context = self.context;
-        if answer.close {
+        let framing = StreamFraming::of(answer, context);
+        let close = self.reason_to_close(answer, framing);
+        if close.is_some() {
             context.connection = ConnectionField::Close;
         }
         encode::encode(self.out, answer, context, self.date);
-        Verdict(Decision::Answered {
-            close: answer.close,
+        Verdict(match framing {
+            None => Decision::Answered { close },
+            Some(framing) => Decision::Streaming { framing, close },
         })
+    }
+
+    #[inline]
+    fn reason_to_close(
+        &self,
+        answer: &Answer<'_>,
+        framing: Option<StreamFraming>,
+    ) -> Option<CloseReason> {
+        if answer.close || framing == Some(StreamFraming::UntilClose) {
+            return Some(CloseReason::HandlerAsked);
+        }
+        match self.unread {
+            Unread::Nothing => None,
+            Unread::ByWhole => framing.is_none().then_some(CloseReason::BodyUnread),
+            Unread::ByAny => Some(CloseReason::BodyUnread),
+        }
+    }
+
+    /// Whether the peer will read a body behind the head of this answer. If not (the method is
+    /// HEAD, or the status has no body), the answer is whole even if it is streamed, and nothing
+    /// may be produced for it.
+    #[must_use]
+    pub fn wants_body(&self, answer: &Answer<'_>) -> bool {
+        encode::sends_body(answer.status, self.context)
     }
 
     /// The answer follows through `Worker::respond`; requests behind it go on meanwhile.
@@ -130,7 +171,13 @@ pub struct Verdict(pub(super) Decision);
 
 #[derive(Debug)]
 pub(super) enum Decision {
-    Answered { close: bool },
+    Answered {
+        close: Option<CloseReason>,
+    },
+    Streaming {
+        framing: StreamFraming,
+        close: Option<CloseReason>,
+    },
     Later,
 }
 

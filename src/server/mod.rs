@@ -7,16 +7,19 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod clock;
 mod connection;
 mod counters;
 mod deadlines;
 mod handler;
+mod incoming;
 mod input;
 mod lifecycle;
 mod queue;
 mod worker;
 
+pub use answers::Given;
 pub use clock::Clock;
 pub use counters::Counters;
 pub use handler::{

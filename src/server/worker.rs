@@ -13,11 +13,10 @@ use super::clock::Clock;
 use super::connection::{Connection, Phase, Recv};
 use super::counters::Counters;
 use super::deadlines::Deadlines;
-use super::handler::{ExchangeId, Flow, Handler};
+use super::handler::Handler;
 use super::input::Shared;
 use crate::protocol::date::DateLine;
-use crate::protocol::encode::encode;
-use crate::protocol::{Answer, CloseReason, ConnectionField, Limits, RequestHead};
+use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
     Arm, Completion, GENERATION_MASK, Kind, Lease, Op, Outcome, SendBuffer, Submit, Token,
 };
@@ -106,90 +105,6 @@ impl Worker {
         }
     }
 
-    /// Serialises a late answer in its turn. `false` when nobody can receive it any more.
-    pub fn respond<H: Handler>(
-        &mut self,
-        exchange: ExchangeId,
-        answer: &Answer<'_>,
-        handler: &mut H,
-    ) -> bool {
-        let shared = &mut self.shared;
-        let found = self
-            .connections
-            .get_mut(exchange.slot as usize)
-            .filter(|connection| connection.generation == exchange.generation)
-            .and_then(|connection| {
-                let context = connection.queue.context(exchange.sequence)?;
-                Some((connection, context))
-            });
-        let Some((connection, mut context)) = found else {
-            shared.counters.answers_dropped_total += 1;
-            return false;
-        };
-        if answer.close {
-            context.connection = ConnectionField::Close;
-            connection.stop_reading(CloseReason::HandlerAsked);
-            let ExchangeId {
-                slot,
-                generation,
-                sequence,
-            } = exchange;
-            connection.queue.truncate_after(sequence, |sequence| {
-                let behind = ExchangeId {
-                    slot,
-                    generation,
-                    sequence,
-                };
-                handler.on_abandoned(behind, CloseReason::HandlerAsked);
-            });
-        } else if connection.is_last_of_drain(exchange.sequence) {
-            context.connection = ConnectionField::Close;
-            connection.stop_reading(CloseReason::Draining);
-        }
-        if connection.queue.is_first(exchange.sequence) {
-            encode(&mut connection.out, answer, context, &shared.date);
-            connection.queue.release_first(&mut connection.out);
-            connection.idle_since_ms = shared.now_ms;
-        } else {
-            let mut bytes = Vec::new();
-            encode(&mut bytes, answer, context, &shared.date);
-            connection.queue.fulfil(exchange.sequence, bytes);
-        }
-        self.mark(exchange.slot);
-        true
-    }
-
-    /// Sends a piece of a streamed response body. Every piece is taken, whatever is returned:
-    /// `Wait` asks for a rest until `Handler::on_writable`, `Gone` says that the piece was dropped.
-    pub fn send_body(&mut self, _exchange: ExchangeId, _piece: &[u8]) -> Flow {
-        Flow::Gone
-    }
-
-    /// Ends a streamed response. A body that is shorter than its announced length ends the
-    /// connection visibly; `false` says so, or that nobody was there any more.
-    pub fn end_body<S: Submit, H: Handler>(
-        &mut self,
-        _exchange: ExchangeId,
-        _submit: &mut S,
-        _handler: &mut H,
-    ) -> bool {
-        false
-    }
-
-    /// Ends the connection in the middle of a streamed response, so that the peer cannot take what
-    /// it has got for the whole. What was sent before it still leaves.
-    pub fn abort_body<S: Submit, H: Handler>(
-        &mut self,
-        _exchange: ExchangeId,
-        _submit: &mut S,
-        _handler: &mut H,
-    ) {
-    }
-
-    /// Asks for (more of) a streamed request body: `Handler::on_body` follows as it arrives, perhaps
-    /// before this returns.
-    pub fn read_body<H: Handler>(&mut self, _exchange: ExchangeId, _handler: &mut H) {}
-
     /// The totals so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -253,7 +168,7 @@ impl Worker {
                 connection.recv = Recv::Ended;
                 let ends_now = connection.phase == Phase::Open && !connection.paused;
                 if ends_now && let Some(connection) = self.connections.get_mut(slot as usize) {
-                    connection.on_end_of_input(&mut self.shared, handler);
+                    connection.on_end_of_input(slot, &mut self.shared, handler);
                 }
             }
             Outcome::Starved => {
@@ -331,9 +246,15 @@ impl Worker {
                 self.shared.counters.bytes_sent_total += sent as u64;
                 if goes_on {
                     self.send(slot, buffer, submit);
+                } else {
+                    self.on_send_home(slot, buffer);
+                }
+                if let Some(connection) = self.connections.get_mut(slot as usize) {
+                    connection.wake_producer(slot, &self.shared.limits, handler);
+                }
+                if goes_on {
                     return;
                 }
-                self.on_send_home(slot, buffer);
             }
             Outcome::Failed(errno, buffer) => {
                 let reset = errno.is_reset() || errno.is_cancelled();

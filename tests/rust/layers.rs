@@ -46,6 +46,8 @@ const PYTHON: &[&str] = &[
     "loop",
     "_core",
     "request",
+    "streaming",
+    "transport",
     "forms",
     "cookies",
     "files",

@@ -1,0 +1,215 @@
+//! Exchanges that outlive the call of their handler.
+//!
+//! Owns which they are, what works on each of them, and their end: done callbacks run once, when
+//! nothing of the exchange is left to do. Refuses to know how answers are made and sent. An entry
+//! begins with a task, a streamed response or a streamed request body, whichever comes first; it
+//! stays until the task is done, even if the client is gone by then.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::answer;
+use super::orders::Order;
+use super::reader::BodyReader;
+use super::request::Request;
+use super::shared::Shared;
+use super::stream::Producer;
+use crate::server::{CloseReason, ExchangeId};
+
+/// The exchanges of a worker that are not over.
+#[derive(Default)]
+pub struct Pending(RefCell<HashMap<ExchangeId, Exchange>>);
+
+/// One of them.
+struct Exchange {
+    request: Py<Request>,
+    /// The handler's or the producer's, as long as it runs.
+    task: Option<Py<PyAny>>,
+    /// What makes the body of a streamed response.
+    producer: Option<Producer>,
+    /// Whether the connection has ended.
+    gone: bool,
+}
+
+impl Shared {
+    /// Whether something of this exchange is still to be done after its handler's call.
+    pub fn is_pending(&self, exchange: ExchangeId) -> bool {
+        self.pending.0.borrow().contains_key(&exchange)
+    }
+
+    /// A handler has suspended: its answer will come from this task, through `complete`.
+    pub fn begin_task(&self, request: &Bound<'_, Request>, exchange: ExchangeId, task: Py<PyAny>) {
+        self.begin(request, exchange, |entry| entry.task = Some(task));
+    }
+
+    /// A request has begun whose body will be streamed.
+    pub fn begin_body(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
+        let py = request.py();
+        match Py::new(py, BodyReader::new(request.get().shared(py), exchange)) {
+            Ok(reader) => request.get().begin_body(py, reader),
+            Err(error) => return error.write_unraisable(py, Some(request)),
+        }
+        self.begin(request, exchange, |_entry| ());
+    }
+
+    /// The body of a streamed response is going to be made.
+    pub fn begin_producer(
+        &self,
+        request: &Bound<'_, Request>,
+        exchange: ExchangeId,
+        producer: Producer,
+    ) {
+        self.begin(request, exchange, |entry| entry.producer = Some(producer));
+    }
+
+    /// What makes the body of a streamed response, while it does.
+    pub fn producer<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: ExchangeId,
+    ) -> Option<(Bound<'py, Request>, Producer)> {
+        let pending = self.pending.0.borrow();
+        let entry = pending.get(&exchange)?;
+        let producer = entry.producer.as_ref()?.clone();
+        Some((entry.request.bind(py).clone(), producer))
+    }
+
+    /// The task of a handler has come to its end. Its answer leaves with the next turn.
+    pub fn complete<'py>(
+        &self,
+        request: &Bound<'py, Request>,
+        exchange: ExchangeId,
+        result: PyResult<Bound<'py, PyAny>>,
+    ) {
+        let py = request.py();
+        let gone = match self.pending.0.borrow_mut().get_mut(&exchange) {
+            Some(entry) => {
+                entry.task = None;
+                entry.gone
+            }
+            None => true,
+        };
+        let was_cancelled = |error: &PyErr| error.is_instance_of::<CancelledError>(py);
+        if gone && result.as_ref().is_err_and(was_cancelled) {
+            // Nobody waits for an answer, and nobody is told of the cancellation.
+            return self.finish(request, exchange);
+        }
+        let response = result
+            .and_then(|result| answer::from_result(self, request, result))
+            .unwrap_or_else(|error| answer::from_error(self, request, error));
+        if self.stopped.get() {
+            return self.finish(request, exchange);
+        }
+        self.order(Order::Answer(exchange, response.unbind()));
+        if !gone {
+            self.log(request);
+        }
+    }
+
+    /// The connection of an exchange has ended. What follows from that is done by the next turn:
+    /// user code must not run in the middle of the core's work.
+    pub fn abandon(&self, py: Python<'_>, exchange: ExchangeId, reason: CloseReason) {
+        if let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange) {
+            entry.gone = true;
+            entry.request.get().disconnect(py, reason);
+        }
+        self.order(Order::Leave(exchange));
+    }
+
+    /// Ends what works on an exchange that nobody waits for any more.
+    pub fn leave(&self, py: Python<'_>, exchange: ExchangeId) {
+        let producer = match self.producer(py, exchange) {
+            Some((_, Producer::Pulled(_))) => return self.close_producer(py, exchange),
+            Some((_, Producer::Written(writer))) => Some(writer),
+            None => None,
+        };
+        if let Some(writer) = &producer {
+            writer.get().on_gone(py);
+        }
+        let pending = self.pending.0.borrow();
+        let task = pending.get(&exchange).and_then(|entry| entry.task.as_ref());
+        let task = task.map(|task| task.clone_ref(py));
+        drop(pending);
+        // A producer has nothing to do but to serve the client; a handler may.
+        if let Some(task) = task
+            && (producer.is_some() || self.cancel_on_disconnect)
+            && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
+        {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// Cancels everything that is not over, as at the deadline of a drain. False when there is
+    /// nothing that an open connection waits for.
+    pub fn cancel_pending(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut awaited = false;
+        let mut tasks = Vec::new();
+        for (exchange, entry) in self.pending.0.borrow().iter() {
+            awaited |= !entry.gone;
+            tasks.extend(entry.task.as_ref().map(|task| task.clone_ref(py)));
+            if let Some(Producer::Pulled(_)) = entry.producer {
+                self.order(Order::AbortBody(*exchange));
+            }
+        }
+        for task in tasks {
+            task.call_method0(py, intern!(py, "cancel"))?;
+        }
+        Ok(awaited)
+    }
+
+    /// Ends the exchange: the request's done callbacks run, unless they have.
+    pub fn finish(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
+        let entry = self.pending.0.borrow_mut().remove(&exchange);
+        drop(entry);
+        Request::finish(request);
+    }
+
+    /// `finish`, for who knows only the exchange. Nothing happens when that is over.
+    pub fn finish_exchange(&self, py: Python<'_>, exchange: ExchangeId) {
+        if let Some(request) = self.request_of(py, exchange) {
+            self.finish(&request, exchange);
+        }
+    }
+
+    /// The request of an exchange that is not over.
+    pub fn request_of<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: ExchangeId,
+    ) -> Option<Bound<'py, Request>> {
+        let pending = self.pending.0.borrow();
+        Some(pending.get(&exchange)?.request.bind(py).clone())
+    }
+
+    /// Ends every exchange that no task works on: the worker has stopped, and what was ordered will
+    /// not be done. The others end with their tasks.
+    pub fn finish_all(&self, py: Python<'_>) {
+        let pending = self.pending.0.borrow();
+        let over = pending.iter().filter(|(_, entry)| entry.task.is_none());
+        let over: Vec<ExchangeId> = over.map(|(exchange, _)| *exchange).collect();
+        drop(pending);
+        for exchange in over {
+            self.close_producer(py, exchange);
+            self.finish_exchange(py, exchange);
+        }
+    }
+
+    fn begin(
+        &self,
+        request: &Bound<'_, Request>,
+        exchange: ExchangeId,
+        change: impl FnOnce(&mut Exchange),
+    ) {
+        let mut pending = self.pending.0.borrow_mut();
+        change(pending.entry(exchange).or_insert_with(|| Exchange {
+            request: request.clone().unbind(),
+            task: None,
+            producer: None,
+            gone: false,
+        }));
+    }
+}

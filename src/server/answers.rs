@@ -1,0 +1,252 @@
+//! Answers that come late or in pieces: from the application, outside of a call to its handler.
+//!
+//! Owns `respond` and the three commands of a streamed body, with their back-pressure. Refuses to
+//! know how an answer was made, and the form of what is sent (`protocol::stream`). An exchange that
+//! is gone makes every command harmless.
+
+use super::connection::Connection;
+use super::handler::{ExchangeId, Flow, Handler};
+use super::incoming::Interim;
+use super::input::Shared;
+use super::queue::BodyEnd;
+use super::worker::Worker;
+use crate::protocol::encode::{CONTINUE, encode};
+use crate::protocol::{Answer, CloseReason, ConnectionField, Limits, StreamFraming};
+
+/// What became of a late answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Nobody can receive it any more.
+    Gone,
+    /// It was taken, and nothing more belongs to it.
+    Whole,
+    /// Its head was taken; the body follows through `Worker::send_body`.
+    Streaming,
+}
+
+impl Worker {
+    /// Serialises a late answer in its turn; of one whose body is streamed, the head.
+    pub fn respond<H: Handler>(
+        &mut self,
+        exchange: ExchangeId,
+        answer: &Answer<'_>,
+        handler: &mut H,
+    ) -> Given {
+        let shared = &mut self.shared;
+        let found = find(&mut self.connections, exchange).and_then(|connection| {
+            let context = connection.queue.context(exchange.sequence)?;
+            Some((connection, context))
+        });
+        let Some((connection, mut context)) = found else {
+            shared.counters.answers_dropped_total += 1;
+            return Given::Gone;
+        };
+        let framing = StreamFraming::of(answer, context);
+        let close = connection.reason_to_close(exchange.sequence, answer, framing, &shared.limits);
+        let mut held = Vec::new();
+        if let Some(reason) = close {
+            context.connection = ConnectionField::Close;
+            if framing.is_some() && connection.is_incoming(exchange.sequence) {
+                // The rest of its body can still be read.
+                connection.closing.get_or_insert(reason);
+            } else {
+                connection.end_behind(exchange, reason, handler);
+            }
+        }
+        if let Some(incoming) = &mut connection.incoming
+            && incoming.sequence == exchange.sequence
+        {
+            if incoming.interim == Interim::Owed && framing.is_some() {
+                held.extend_from_slice(CONTINUE);
+            }
+            incoming.interim = Interim::Settled;
+        }
+        let is_first = connection.queue.is_first(exchange.sequence);
+        let out = if is_first {
+            &mut connection.out
+        } else {
+            &mut held
+        };
+        encode(out, answer, context, &shared.date);
+        let given = match framing {
+            Some(framing) => {
+                shared.counters.streams_total += 1;
+                connection
+                    .queue
+                    .begin_stream(exchange.sequence, framing, held);
+                Given::Streaming
+            }
+            None => {
+                if is_first {
+                    connection.on_first_complete(exchange.slot, shared, handler);
+                } else {
+                    connection.queue.fulfil(exchange.sequence, held);
+                }
+                connection.on_answered(exchange.sequence, shared);
+                Given::Whole
+            }
+        };
+        self.mark(exchange.slot);
+        given
+    }
+
+    /// Sends a piece of a streamed response body. Every piece is taken, whatever is returned:
+    /// `Wait` asks for a rest until `Handler::on_writable`, `Gone` says that the piece was dropped.
+    /// What is beyond the announced length is cut off without a word until `end_body`.
+    pub fn send_body(&mut self, exchange: ExchangeId, piece: &[u8]) -> Flow {
+        let shared = &mut self.shared;
+        let Some(connection) = find(&mut self.connections, exchange) else {
+            return Flow::Gone;
+        };
+        if connection.out.capacity() == 0 {
+            connection.out = shared.spares.pop().unwrap_or_default();
+        }
+        let Connection { queue, out, .. } = connection;
+        let Some(mut owed) = queue.push_piece(exchange.sequence, piece, out) else {
+            return Flow::Gone;
+        };
+        if queue.is_first(exchange.sequence) {
+            owed += connection.in_flight_bytes;
+        }
+        // At least one byte: who waits for nothing would wait for ever.
+        let waits = owed >= shared.limits.stream_owed_bytes_max.max(1) as usize;
+        connection.queue.set_waiting(exchange.sequence, waits);
+        self.mark(exchange.slot);
+        if waits { Flow::Wait } else { Flow::Go }
+    }
+
+    /// Ends a streamed response. `false` when its body was not as long as announced, or when nobody
+    /// was there any more. A body that is too short ends the connection in its middle, so that the
+    /// peer notices; one that is too long, at its announced end.
+    pub fn end_body<H: Handler>(&mut self, exchange: ExchangeId, handler: &mut H) -> bool {
+        let Some(connection) = find(&mut self.connections, exchange) else {
+            return false;
+        };
+        let Connection { queue, out, .. } = connection;
+        let Some(end) = queue.finish_stream(exchange.sequence, out) else {
+            return false;
+        };
+        let reason = match end {
+            BodyEnd::Complete => None,
+            BodyEnd::TooShort => Some(CloseReason::AnswerIncomplete),
+            BodyEnd::TooLong => Some(CloseReason::AnswerTooLong),
+        };
+        self.retire(exchange, reason, handler);
+        reason.is_none()
+    }
+
+    /// Ends the connection in the middle of a streamed response, so that the peer cannot take what
+    /// it has got for the whole. What was sent before still leaves. (A body to an HTTP/1.0 peer
+    /// that ends with the connection looks complete all the same: that framing cannot tell.)
+    pub fn abort_body<H: Handler>(&mut self, exchange: ExchangeId, handler: &mut H) {
+        let found = find(&mut self.connections, exchange);
+        if found.is_some_and(|connection| connection.queue.is_streaming(exchange.sequence)) {
+            self.retire(exchange, Some(CloseReason::AnswerIncomplete), handler);
+        }
+    }
+
+    /// The streamed answer of this exchange is over, and with it the connection if there is a
+    /// reason.
+    fn retire<H: Handler>(
+        &mut self,
+        exchange: ExchangeId,
+        reason: Option<CloseReason>,
+        handler: &mut H,
+    ) {
+        let Some(connection) = find(&mut self.connections, exchange) else {
+            return;
+        };
+        if let Some(reason) = reason {
+            connection.end_behind(exchange, reason, handler);
+        }
+        if connection.queue.is_first(exchange.sequence) {
+            connection.on_first_complete(exchange.slot, &self.shared, handler);
+        } else {
+            connection.queue.settle_stream(exchange.sequence);
+        }
+        connection.on_answered(exchange.sequence, &self.shared);
+        self.mark(exchange.slot);
+    }
+}
+
+impl Connection {
+    /// The answer of this exchange is the last: what was asked behind it is abandoned.
+    fn end_behind<H: Handler>(
+        &mut self,
+        exchange: ExchangeId,
+        reason: CloseReason,
+        handler: &mut H,
+    ) {
+        self.stop_reading(reason);
+        self.queue.truncate_after(exchange.sequence, |sequence| {
+            handler.on_abandoned(
+                ExchangeId {
+                    sequence,
+                    ..exchange
+                },
+                reason,
+            );
+        });
+    }
+
+    /// The first answer in line is in the send buffer; the next ones follow as far as they are
+    /// ready.
+    fn on_first_complete<H: Handler>(&mut self, slot: u32, shared: &Shared, handler: &mut H) {
+        self.queue.release_first(&mut self.out);
+        self.idle_since_ms = shared.now_ms;
+        self.ask_for_body(shared.now_ms);
+        self.wake_producer(slot, &shared.limits, handler);
+    }
+
+    /// The answer of this exchange is complete; the body of its request may not be.
+    fn on_answered(&mut self, sequence: u32, shared: &Shared) {
+        if self.is_incoming(sequence) {
+            self.leave_body(shared);
+        }
+    }
+
+    /// Why the connection ends behind this answer, if it was not clear before and is now.
+    fn reason_to_close(
+        &self,
+        sequence: u32,
+        answer: &Answer<'_>,
+        framing: Option<StreamFraming>,
+        limits: &Limits,
+    ) -> Option<CloseReason> {
+        if answer.close || framing == Some(StreamFraming::UntilClose) {
+            return Some(CloseReason::HandlerAsked);
+        }
+        if self.is_incoming(sequence) {
+            return self.unread_by(framing, limits);
+        }
+        let is_last = self.is_last_of_drain(sequence);
+        is_last.then_some(CloseReason::Draining)
+    }
+
+    /// Tells the producer of the streamed answer in progress to go on, if it waits and enough of
+    /// what it made has left.
+    pub(super) fn wake_producer<H: Handler>(
+        &mut self,
+        slot: u32,
+        limits: &Limits,
+        handler: &mut H,
+    ) {
+        let owed = self.out.len() + self.in_flight_bytes;
+        if owed <= limits.stream_owed_bytes_max as usize / 2
+            && let Some(sequence) = self.queue.take_waiting_first()
+        {
+            handler.on_writable(ExchangeId {
+                slot,
+                generation: self.generation,
+                sequence,
+            });
+        }
+    }
+}
+
+/// The connection of an exchange, if it is still there.
+fn find(connections: &mut slab::Slab<Connection>, exchange: ExchangeId) -> Option<&mut Connection> {
+    connections
+        .get_mut(exchange.slot as usize)
+        .filter(|connection| connection.generation == exchange.generation)
+}
