@@ -15,8 +15,10 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
+from anel.files import FileResponse
 from anel.forms import File, Files, Form
 from anel.routing import Route, Router
+from anel.sse import Event, EventStream
 from anel.streaming import StreamingResponse
 from anel.transport import Transport, TransportSocket
 
@@ -28,7 +30,10 @@ __all__ = [
     "BodyError",
     "ClientDisconnected",
     "ConfigError",
+    "Event",
+    "EventStream",
     "File",
+    "FileResponse",
     "Files",
     "Form",
     "HTTPException",
