@@ -1,6 +1,7 @@
 """anel: an HTTP toolkit for Python on Linux with a completion-based io_uring core."""
 
-from anel._core import Headers, Request, Response
+from anel import cookies as _cookies  # noqa: F401 - gives requests and responses their attributes
+from anel._core import Headers, Request, Response, ResponseHeaders
 from anel.application import Application
 from anel.exceptions import (
     AnelError,
@@ -15,7 +16,10 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
+from anel.files import FileResponse
+from anel.forms import File, Files, Form
 from anel.routing import Route, Router
+from anel.sse import Event, EventStream
 from anel.streaming import StreamingResponse
 from anel.transport import Transport, TransportSocket
 
@@ -27,6 +31,12 @@ __all__ = [
     "BodyError",
     "ClientDisconnected",
     "ConfigError",
+    "Event",
+    "EventStream",
+    "File",
+    "FileResponse",
+    "Files",
+    "Form",
     "HTTPException",
     "Headers",
     "LoadError",
@@ -34,6 +44,7 @@ __all__ = [
     "ReactorUnavailable",
     "Request",
     "Response",
+    "ResponseHeaders",
     "Route",
     "RouteError",
     "RouteNotFoundException",

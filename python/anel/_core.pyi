@@ -1,12 +1,23 @@
 """The extension: native request and response types, and the worker that serves."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+import datetime
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from os import PathLike
 from typing import Any, TypeVar, final, overload
 
 from anel.application import Application
+from anel.cookies import SameSite
 from anel.encoding import Query
+from anel.forms import Files, Form
 from anel.routing import Route, TableEntry
 from anel.transport import Transport
 
@@ -16,6 +27,7 @@ __all__ = [
     "Headers",
     "Request",
     "Response",
+    "ResponseHeaders",
     "Worker",
     "doctor",
     "duplicate_socket",
@@ -53,7 +65,7 @@ class Response:
         json: Any = None,
         mime_type: str | None = None,
         encoding: str | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | ResponseHeaders | None = None,
         cookies: Any = None,
         *,
         stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,
@@ -67,6 +79,48 @@ class Response:
     def content_type(self) -> str | None: ...
     @property
     def body(self) -> bytes | None: ...
+    @property
+    def headers(self) -> ResponseHeaders: ...
+    def set_cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | datetime.timedelta | None = None,
+        expires: datetime.datetime | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = True,
+        samesite: SameSite | None = "Lax",
+    ) -> None: ...
+    def delete_cookie(
+        self, name: str, path: str | None = "/", domain: str | None = None
+    ) -> None: ...
+
+@final
+class ResponseHeaders:
+    """The header fields of a response: a mapping that ignores case, and changes the response."""
+
+    def __getitem__(self, name: str, /) -> str: ...
+    def __setitem__(self, name: str, value: str, /) -> None: ...
+    def __delitem__(self, name: str, /) -> None: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    @overload
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str, /) -> str: ...
+    @overload
+    def get(self, name: str, default: _T, /) -> str | _T: ...
+    def getall(self, name: str) -> list[str]: ...
+    def add(self, name: str, value: str) -> None: ...
+    def setdefault(self, name: str, default: str) -> str: ...
+    def update(self, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> None: ...
+    def keys(self) -> list[str]: ...
+    def values(self) -> list[str]: ...
+    def items(self) -> list[tuple[str, str]]: ...
 
 class _Extended:
     """What `Application.extend_request` adds."""
@@ -99,6 +153,12 @@ class Request(_Extended):
     def text(self) -> str | None: ...
     @property
     def json(self) -> Any: ...
+    @property
+    def form(self) -> Form | None: ...
+    @property
+    def files(self) -> Files | None: ...
+    @property
+    def cookies(self) -> dict[str, str]: ...
     @property
     def mime_type(self) -> str | None: ...
     @property
@@ -140,7 +200,7 @@ class Request(_Extended):
         json: Any = None,
         mime_type: str | None = None,
         encoding: str | None = None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | ResponseHeaders | None = None,
         cookies: Any = None,
         *,
         stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from anel import _core, extension, loops
+from anel import _core, encoding, extension, loops
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -215,6 +215,7 @@ class Application:
             raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
         reactor = _reactor(reactor)
         loops.check(loop)
+        _choose_json_engine()
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
@@ -309,6 +310,13 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
+
+
+def _choose_json_engine() -> None:
+    try:
+        encoding.engine()
+    except ConfigError as error:
+        _exit(EXIT_SETUP, str(error))
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

@@ -3,7 +3,8 @@
 //! Owns the rules for plain returns and for failures. Refuses to know how the handler was called
 //! and where the response goes. Whatever happens, there is a response at the end.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
@@ -19,11 +20,34 @@ use crate::protocol::percent::decode_path;
 #[inline]
 pub fn from_result<'py>(
     shared: &Shared,
+    request: &Bound<'py, Request>,
     result: Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, Response>> {
-    match result.cast_into_exact::<Response>() {
-        Ok(response) => Ok(response),
-        Err(other) => from_plain(shared, &other.into_inner(), None),
+    let value = match result.cast_into_exact::<Response>() {
+        Ok(response) => return Ok(response),
+        Err(other) => other.into_inner(),
+    };
+    if let Some(response) = from_plain(shared, &value, None)? {
+        return Ok(response);
+    }
+    match value.getattr_opt(intern!(value.py(), "__anel_response__"))? {
+        Some(make) => from_maker(&make.call1((request,))?, &value),
+        None => Err(no_response(&value)?),
+    }
+}
+
+/// What an object gave that makes its response when it knows the request.
+fn from_maker<'py>(
+    response: &Bound<'py, PyAny>,
+    maker: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, Response>> {
+    match response.cast_exact::<Response>() {
+        Ok(response) => Ok(response.clone()),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "{}.__anel_response__ must return an anel.Response, not {}",
+            maker.get_type().qualname()?,
+            response.repr()?
+        ))),
     }
 }
 
@@ -54,7 +78,7 @@ pub fn from_error<'py>(
         .app
         .bind(py)
         .call_method1("error_handler", (request, error.into_value(py)))
-        .and_then(|result| from_result(shared, result));
+        .and_then(|result| from_result(shared, request, result));
     // An error handler that fails is not asked again about its own failure: that would not end.
     answered.unwrap_or_else(|failure| {
         failure.write_unraisable(py, Some(request));
@@ -106,40 +130,44 @@ pub fn last_resort<'py>(shared: &Shared, py: Python<'py>) -> Bound<'py, Response
         .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
 }
 
-/// str, bytes, dict, list, and a pair of one of them with a status.
+/// str, bytes, dict, list, and a pair of one of them with a status; `None` for anything else.
 fn from_plain<'py>(
     shared: &Shared,
     value: &Bound<'py, PyAny>,
     code: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, Response>> {
+) -> PyResult<Option<Bound<'py, Response>>> {
     let py = value.py();
     if code.is_none()
         && let Ok(text) = value.cast_exact::<PyString>()
     {
-        return Response::of_text(shared, text);
+        return Response::of_text(shared, text).map(Some);
     }
-    if value.is_instance_of::<PyString>() {
-        return plain(shared, py, [Some(value), code, None, None]);
-    }
-    if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
-        return plain(shared, py, [None, code, Some(value), None]);
-    }
-    if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() {
-        return plain(shared, py, [None, code, None, Some(value)]);
-    }
-    if code.is_none()
+    let values = if value.is_instance_of::<PyString>() {
+        [Some(value), code, None, None]
+    } else if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
+        [None, code, Some(value), None]
+    } else if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() {
+        [None, code, None, Some(value)]
+    } else if code.is_none()
         && let Ok(pair) = value.cast_exact::<PyTuple>()
         && pair.len() == 2
     {
         return from_plain(shared, &pair.get_item(0)?, Some(&pair.get_item(1)?));
-    }
+    } else {
+        return Ok(None);
+    };
+    plain(shared, py, values).map(Some)
+}
+
+/// The error for a result that stands for no response.
+fn no_response(value: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let hint = if value.hasattr("__next__")? || value.hasattr("__anext__")? {
         "a stream is returned as anel.StreamingResponse(...)"
     } else {
         "str, bytes, dict, list and (body, status) are taken too"
     };
     // Japronto's words.
-    Err(PyValueError::new_err(format!(
+    Ok(PyValueError::new_err(format!(
         "View did not return Response instance, but {}; {hint}",
         value.repr()?
     )))

@@ -172,7 +172,7 @@ fn answer_one(
         }
         Some(Target::Constant(_)) | None => answer::unmatched(shared, request),
     };
-    let response = match result.and_then(|result| answer::from_result(shared, result)) {
+    let response = match result.and_then(|result| answer::from_result(shared, request, result)) {
         Ok(response) => response,
         Err(error) => answer::from_error(shared, request, error),
     };

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
 use super::arguments::Value;
 use super::response::{Body, ContentType, State, wrong_type};
@@ -146,22 +146,28 @@ impl Headers {
 
 /// Renders the headers of a response; those that frame it or say its type take effect instead.
 pub fn push_headers(state: &mut State, headers: &Value<'_, '_>, body_bytes: usize) -> PyResult<()> {
-    let pairs = match headers.cast::<PyMapping>() {
-        Ok(mapping) => mapping.items()?.into_any(),
-        Err(_) => (**headers).clone(),
-    };
-    let Ok(pairs) = pairs.try_iter() else {
-        return Err(wrong_type("headers", "a mapping or pairs of str", headers));
-    };
-    for pair in pairs {
-        let pair = pair?;
-        let (name, value) = text_pair(&pair)?;
+    for pair in pairs(headers)? {
+        let (name, value) = text_pair(&pair?)?;
         push_header(state, &name, &value, body_bytes)?;
     }
     Ok(())
 }
 
-fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) -> PyResult<()> {
+/// The entries of a mapping, or the pairs themselves.
+pub fn pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
+    let pairs = match headers.cast::<PyMapping>() {
+        Ok(mapping) => mapping.items()?.into_any(),
+        Err(_) => headers.clone(),
+    };
+    pairs.try_iter().map_err(|_| {
+        let headers = headers.as_borrowed();
+        wrong_type("headers", "a mapping or pairs of str", &headers)
+    })
+}
+
+/// Appends a header. What frames the response or says its type takes effect instead; an error
+/// changes nothing.
+pub fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) -> PyResult<()> {
     // Rendered first, so that a forged name or value is refused whatever the name.
     let begin = state.fields.len();
     push_field(&mut state.fields, name, value)
@@ -222,7 +228,8 @@ pub fn push_cookies(fields: &mut Vec<u8>, cookies: &Value<'_, '_>) -> PyResult<(
     Ok(())
 }
 
-fn text_pair(pair: &Bound<'_, PyAny>) -> PyResult<(String, String)> {
+/// A name and its value.
+pub fn text_pair(pair: &Bound<'_, PyAny>) -> PyResult<(String, String)> {
     let Ok(tuple) = pair.cast::<PyTuple>() else {
         return Err(PyTypeError::new_err(format!(
             "headers must be pairs of str, not {}",

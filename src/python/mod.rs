@@ -21,6 +21,7 @@ mod raw;
 mod reader;
 mod request;
 mod response;
+mod response_headers;
 mod routes;
 mod settings;
 mod shared;
@@ -47,6 +48,8 @@ mod _core {
     #[pymodule_export]
     use super::response::Response;
     #[pymodule_export]
+    use super::response_headers::ResponseHeaders;
+    #[pymodule_export]
     use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
     #[pymodule_export]
     use super::worker::Worker;
@@ -58,6 +61,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::arguments::intern_names(module.py());
+        super::response_headers::register(module.py())?;
         super::factory::add_response_method(module.py())
     }
 }

@@ -99,7 +99,7 @@ impl Shared {
             return self.finish(request, exchange);
         }
         let response = result
-            .and_then(|result| answer::from_result(self, result))
+            .and_then(|result| answer::from_result(self, request, result))
             .unwrap_or_else(|error| answer::from_error(self, request, error));
         if self.stopped.get() {
             return self.finish(request, exchange);

@@ -5,24 +5,28 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 
 use super::arguments::{Arguments, Value};
 use super::headers::{latin1, push_cookies, push_headers};
 use super::raw::{GilCell, Utf8};
+use super::response_headers::ResponseHeaders;
 use super::shared::Shared;
 use super::stream::{Opened, Stream};
 use crate::protocol::{Answer, Payload};
 
 /// A response to a request.
 ///
-/// Immutable. May be kept and returned any number of times.
+/// May be kept and returned any number of times; a change of its `headers` concerns every time that
+/// follows.
 ///
 /// Args:
 ///     text: Sent encoded, as text/plain unless `mime_type` says otherwise.
 ///     code: Status code, 100 to 599; 200 if omitted. Aliases: `status`, `status_code`.
 ///     body: Bytes, sent as application/octet-stream unless `mime_type` says otherwise.
-///     json: Any value that `json.dumps` takes; sent as application/json.
+///     json: Any value that `json.dumps` takes; sent as application/json, by the engine that
+///         `anel.encoding` chose.
 ///     mime_type: The media type of the body.
 ///     encoding: The charset of `text`, also said in Content-Type; utf-8 if omitted.
 ///     headers: A mapping, or pairs, of str to str.
@@ -118,6 +122,12 @@ impl Response {
         Some(latin1(value))
     }
 
+    /// The header fields: a view that changes this response.
+    #[getter]
+    fn headers(slf: &Bound<'_, Self>) -> ResponseHeaders {
+        ResponseHeaders::of(slf)
+    }
+
     /// The body as bytes, or None when there is none or it is streamed.
     #[getter]
     fn body(&self, py: Python<'_>) -> Option<Py<PyBytes>> {
@@ -177,6 +187,16 @@ impl Response {
         state.close = false;
         drop(state);
         Ok(response.into_bound(py))
+    }
+
+    /// Looks at what is sent. The closure runs no Python code.
+    pub fn with_state<R>(&self, py: Python<'_>, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.state.borrow(py))
+    }
+
+    /// Changes what is sent. The closure runs no Python code.
+    pub fn change<R>(&self, py: Python<'_>, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.state.borrow_mut(py))
     }
 
     /// Drops what the object holds, so that it keeps nothing alive while it waits to be used again.
@@ -248,13 +268,12 @@ impl State {
     }
 
     fn fill(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
-        self.fill_body(py, arguments)?;
+        self.fill_body(arguments)?;
         if let Some(code) = arguments.code() {
             self.status = status(&code)?;
         }
         if let Some(headers) = arguments.headers() {
-            let body_bytes = self.body.as_bytes(py).len();
-            push_headers(self, &headers, body_bytes)?;
+            push_headers(self, &headers, self.body_bytes(py))?;
         }
         if let Some(cookies) = arguments.cookies() {
             push_cookies(&mut self.fields, &cookies)?;
@@ -262,7 +281,12 @@ impl State {
         Ok(())
     }
 
-    fn fill_body(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+    /// How long the body is.
+    pub fn body_bytes(&self, py: Python<'_>) -> usize {
+        self.body.as_bytes(py).len()
+    }
+
+    fn fill_body(&mut self, arguments: &Arguments<'_, '_>) -> PyResult<()> {
         let (text, body, json) = (arguments.text(), arguments.body(), arguments.json());
         let (stream, length) = (arguments.stream(), arguments.length());
         if [text, body, json, stream].iter().flatten().count() > 1 {
@@ -286,11 +310,7 @@ impl State {
         } else if let Some(body) = body {
             (Body::Bytes(bytes(&body)?), ContentType::Octets)
         } else if let Some(json) = json {
-            let dumps = py.import("anel.encoding")?.getattr("dumps")?;
-            (
-                encode_text(&dumps.call1((json,))?.as_borrowed(), encoding.as_deref())?,
-                ContentType::Json,
-            )
+            (encode_json(&json, encoding.as_deref())?, ContentType::Json)
         } else if let Some(stream) = stream {
             let stream = Stream::new(&stream, encoding.as_deref(), length.as_ref())?;
             (Body::Stream(Box::new(stream)), ContentType::Octets)
@@ -371,6 +391,19 @@ fn encode_text(text: &Value<'_, '_>, encoding: Option<&str>) -> PyResult<Body> {
             Ok(Body::Bytes(bytes.cast_into::<PyBytes>()?.unbind()))
         }
     }
+}
+
+fn encode_json(value: &Value<'_, '_>, encoding: Option<&str>) -> PyResult<Body> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    if let Some(encoding) = encoding.filter(|encoding| *encoding != "utf-8") {
+        // Escapes stand for what this charset does not have.
+        let dumps = py.import("anel.encoding")?.getattr("dumps_ascii")?;
+        return encode_text(&dumps.call1((*value,))?.as_borrowed(), Some(encoding));
+    }
+    let dumps = DUMPS.import(py, "anel.encoding", "dumps")?;
+    let bytes = dumps.call1((*value,))?.cast_into::<PyBytes>()?;
+    Ok(Body::Bytes(bytes.unbind()))
 }
 
 fn bytes(body: &Value<'_, '_>) -> PyResult<Py<PyBytes>> {
