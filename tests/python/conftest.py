@@ -34,6 +34,15 @@ DEADLINE_S = 20.0
 REACTORS = ["io_uring", "epoll"]
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With ANEL_NO_SKIPS=1 a run in which something was skipped has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", ())) if reporter is not None else 0
+    if os.environ.get("ANEL_NO_SKIPS") == "1" and skipped and exitstatus == 0:
+        print(f"\n{skipped} skipped, and ANEL_NO_SKIPS=1: what is skipped has not passed")
+        session.exitstatus = 1
+
+
 @dataclasses.dataclass
 class Answer:
     """A response as it came over the wire. `fields` keeps order, case and repetition."""
