@@ -3,7 +3,7 @@
     python asyncio_suite.py io_uring test_events results.json [name ...]
 
 Owns the exchange of the loop: what `asyncio.new_event_loop()` makes, and what the mixins that ask
-for `create_event_loop()` get. The kinds are `stock` (asyncio as it is), `plain` (anel's loop before
+for `create_event_loop()` or `new_loop()` get. The kinds are `stock` (asyncio as it is), `plain` (anel's loop before
 a worker is attached) and the two reactors, where every loop has a worker of its own that listens,
 so that each `select()` is a turn. Names choose tests; without them all are run. Knows nothing of
 what is tested.
@@ -121,8 +121,9 @@ def exchange_the_loop(module: types.ModuleType, make_loop: MakeLoop) -> None:
     policy = asyncio.DefaultEventLoopPolicy
     policy._loop_factory = staticmethod(make_loop)  # type: ignore[attr-defined]
     for test_class in vars(module).values():
-        if isinstance(test_class, type) and hasattr(test_class, "create_event_loop"):
-            test_class.create_event_loop = lambda self: make_loop()
+        for factory in ("create_event_loop", "new_loop"):
+            if isinstance(test_class, type) and hasattr(test_class, factory):
+                setattr(test_class, factory, lambda self: make_loop())
 
 
 def main(kind: str, module_name: str, output: str, names: list[str]) -> None:
