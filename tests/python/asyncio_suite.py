@@ -3,10 +3,10 @@
     python asyncio_suite.py io_uring test_events results.json [name ...]
 
 Owns the exchange of the loop: what `asyncio.new_event_loop()` makes, and what the mixins that ask
-for `create_event_loop()` or `new_loop()` get. The kinds are `stock` (asyncio as it is), `plain` (anel's loop before
-a worker is attached) and the two reactors, where every loop has a worker of its own that listens,
-so that each `select()` is a turn. Names choose tests; without them all are run. Knows nothing of
-what is tested.
+for `create_event_loop()` or `new_loop()` get. The kinds are `stock` (asyncio as it is), `plain`
+(anel's loop before a worker is attached) and the two reactors, where every loop has a worker of its
+own that listens, so that each `select()` is a turn. Names choose tests; without them all are run.
+Knows nothing of what is tested.
 """
 
 from __future__ import annotations

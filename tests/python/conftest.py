@@ -27,6 +27,9 @@ from typing import Any
 
 import pytest
 from anel import _core
+from services import certificate as certificate
+from services import postgres as postgres
+from services import redis_url as redis_url
 
 # Bounds a hang; nothing takes this long on purpose.
 DEADLINE_S = 20.0
