@@ -22,7 +22,7 @@ use super::raw;
 use super::routes::Routes;
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
-use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
+use crate::reactor::{self, AnyReactor, Completion, Errno, Kind, Op, Reactor, Submit, Token};
 use crate::router::Params;
 use crate::server::{self, Clock};
 
@@ -362,9 +362,15 @@ impl Engine {
     }
 
     /// Ends every connection; bounded, because the kernel owes us only completions of what was
-    /// cancelled.
+    /// cancelled. What handlers have answered is sent first: `loop.stop()` in a handler does not
+    /// take its answer away.
     fn shut_down(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         self.worker.drain(&mut self.reactor);
+        self.send_late_answers(py, shared);
+        self.flush(py, shared);
+        if self.collect(py, Duration::ZERO).is_err() {
+            return;
+        }
         for _ in 0..SHUTDOWN_WAITS {
             let mut dispatch = Dispatch {
                 py,
@@ -372,14 +378,13 @@ impl Engine {
                 params: &mut self.params,
             };
             self.worker.abort_all(&mut self.reactor, &mut dispatch);
-            self.worker.flush(&mut self.reactor, &mut dispatch);
-            let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+            self.flush(py, shared);
             let timeout = if self.worker.is_drained() {
                 Duration::ZERO
             } else {
                 SHUTDOWN_WAIT
             };
-            if raw::without_gil(py, || reactor.wait(Some(timeout), completions)).is_err() {
+            if self.collect(py, timeout).is_err() {
                 return;
             }
             self.take_completions(py, shared);
@@ -387,6 +392,21 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    fn flush(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
+        let mut dispatch = Dispatch {
+            py,
+            shared,
+            params: &mut self.params,
+        };
+        self.worker.flush(&mut self.reactor, &mut dispatch);
+    }
+
+    /// Waits for completions, which join those that were not taken yet.
+    fn collect(&mut self, py: Python<'_>, timeout: Duration) -> Result<(), Errno> {
+        let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+        raw::without_gil(py, || reactor.wait(Some(timeout), completions))
     }
 }
 
