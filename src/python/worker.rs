@@ -219,6 +219,8 @@ impl Worker {
         };
         engine.worker.flush(&mut engine.reactor, &mut dispatch);
         engine.arm_watch();
+        // A signal that came since Python last looked interrupts no wait.
+        py.check_signals()?;
         // Only code that ran can have given asyncio something to do.
         let mut has_work = shared.python_ran.take() && asyncio.has_work();
         let timeout = if has_work {
