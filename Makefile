@@ -10,6 +10,7 @@ TOOLS := $(VENV)/.tools
 # maturin and cargo must agree on the interpreter, or each rebuilds what the other built.
 PYTHON_ENV := VIRTUAL_ENV=$(VENV) PYO3_PYTHON=$(BIN)/python PYTHONDONTWRITEBYTECODE=
 BENCH ?=
+SOAK_S ?= 30
 
 # 3.12 first: it is what the record was measured with. A pyenv shim exists for versions that are not
 # active, so a candidate counts only when it runs; pyenv's own folders are tried before giving up.
@@ -42,6 +43,7 @@ hello: build ## serve examples/hello.py on port 8080
 test: ## everything: check, core, py
 	$(MAKE) check
 	$(MAKE) core
+	$(MAKE) services
 	$(MAKE) py
 
 .PHONY: check
@@ -65,6 +67,14 @@ sim: ## replay one run of the simulator, SEED=n
 .PHONY: py
 py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
+
+.PHONY: services
+services: ## Redis and PostgreSQL for the Python tests, installed where that is allowed
+	@sh tests/services.sh
+
+.PHONY: soak
+soak: build ## a million mixed requests and SOAK_S=30 seconds of pipelines and resets
+	ANEL_SOAK_S=$(SOAK_S) $(BIN)/pytest -v -m soak $(PYTEST)
 
 .PHONY: bench
 bench: build ## the benchmarks; BENCH=--quick for a first look

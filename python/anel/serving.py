@@ -104,30 +104,24 @@ class Serving:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # A signal that arrives just before the reactor starts to wait interrupts nothing; the byte
-        # that Python writes here does.
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            reader.setblocking(False)
-            writer.setblocking(False)
-            self._loop.add_reader(reader, _read_all, reader)
-            previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            previous = {
-                number: signal.signal(number, self._on_signal)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-            try:
-                yield
-            finally:
-                for number, handler in previous.items():
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(previous_fd)
-                self._loop.remove_reader(reader)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            # A signal that arrives just before the reactor starts to wait interrupts nothing; the
+            # byte that asyncio has Python write does. It has it written as long as the loop has
+            # one signal handler, so these stay although nothing is left for them to do.
+            self._loop.add_signal_handler(number, _nothing)
+            signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, previous[number])
 
 
-def _read_all(reader: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        reader.recv(4096)
+def _nothing() -> None:
+    """What is to be done was done in `_on_signal`."""
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

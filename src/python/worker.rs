@@ -23,7 +23,7 @@ use super::routes::{AutomaticMethods, Routes};
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use super::view::Views;
-use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
+use crate::reactor::{self, AnyReactor, Completion, Errno, Kind, Op, Reactor, Submit, Token};
 use crate::router::Params;
 use crate::server::{self, Clock};
 
@@ -243,6 +243,8 @@ impl Worker {
         let shared = &self.shared;
         self.pay(py, engine)?;
         engine.arm_watch();
+        // A signal that came since Python last looked interrupts no wait.
+        py.check_signals()?;
         // Only code that ran can have given asyncio something to do.
         let mut has_work = shared.python_ran.take() && asyncio.has_work();
         let timeout = if has_work || shared.has_orders() {
@@ -276,8 +278,8 @@ impl Worker {
         engine: &mut Engine,
         timeout: Option<Duration>,
     ) -> PyResult<bool> {
-        let (reactor, completions) = (&mut engine.reactor, &mut engine.completions);
-        raw::without_gil(py, || reactor.wait(timeout, completions))
+        engine
+            .wait(py, timeout)
             .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
         self.snapshot.set(engine.snapshot());
         if engine.completions.is_empty() {
@@ -389,21 +391,26 @@ impl Engine {
     }
 
     /// Ends every connection; bounded, because the kernel owes us only completions of what was
-    /// cancelled.
+    /// cancelled. What handlers have answered is sent first: `loop.stop()` in a handler does not
+    /// take its answer away.
     fn shut_down(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         self.worker.drain(&mut self.reactor);
+        self.carry_out_orders(py, shared);
+        self.flush(py, shared);
+        if self.wait(py, Some(Duration::ZERO)).is_err() {
+            return;
+        }
         for _ in 0..SHUTDOWN_WAITS {
             let mut dispatch = Dispatch::new(py, shared, &mut self.params);
             self.worker.abort_all(&mut self.reactor, &mut dispatch);
             drop(dispatch);
             self.flush(py, shared);
-            let (reactor, completions) = (&mut self.reactor, &mut self.completions);
             let timeout = if self.worker.is_drained() {
                 Duration::ZERO
             } else {
                 SHUTDOWN_WAIT
             };
-            if raw::without_gil(py, || reactor.wait(Some(timeout), completions)).is_err() {
+            if self.wait(py, Some(timeout)).is_err() {
                 return;
             }
             self.take_completions(py, shared);
@@ -411,6 +418,12 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Waits for completions, which join those that were not taken yet.
+    fn wait(&mut self, py: Python<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
+        let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+        raw::without_gil(py, || reactor.wait(timeout, completions))
     }
 }
 

@@ -27,11 +27,23 @@ from typing import Any
 
 import pytest
 from anel import _core
+from services import certificate as certificate
+from services import postgres as postgres
+from services import redis_url as redis_url
 
 # Bounds a hang; nothing takes this long on purpose.
 DEADLINE_S = 20.0
 
 REACTORS = ["io_uring", "epoll"]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With ANEL_NO_SKIPS=1 a run in which something was skipped has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", ())) if reporter is not None else 0
+    if os.environ.get("ANEL_NO_SKIPS") == "1" and skipped and exitstatus == 0:
+        print(f"\n{skipped} skipped, and ANEL_NO_SKIPS=1: what is skipped has not passed")
+        session.exitstatus = 1
 
 
 @dataclasses.dataclass

@@ -1,0 +1,193 @@
+"""Real servers for the tests of clients: a PostgreSQL, a Redis and a certificate.
+
+Owns their start and their end. Each runs on a port that the kernel picked, in a temporary folder,
+once for all tests that ask for it. What this machine does not have is a skipped test with the
+reason; `make services` installs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+# Bounds a hang; a server is there after a second.
+START_DEADLINE_S = 30.0
+STOP_DEADLINE_S = 10.0
+
+# Somebody else may take the port between our look and the server's bind.
+ATTEMPTS = 3
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def program(name: str, *folders: pathlib.Path) -> str:
+    """The path of a program; without it the test is skipped."""
+    found = shutil.which(name) or next(
+        (str(folder / name) for folder in folders if (folder / name).exists()), None
+    )
+    if found is None:
+        pytest.skip(f"no {name} on this machine: run `make services`")
+    return found
+
+
+def start(
+    command: Callable[[int], list[str]], ready: str, folder: pathlib.Path, **options: Any
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts a server on a free port and waits until it prints that it is ready."""
+    log = folder / "log"
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(port),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                **options,
+            )
+        deadline = time.monotonic() + START_DEADLINE_S
+        while process.poll() is None:
+            if ready in log.read_text(errors="replace"):
+                return process, port
+            if time.monotonic() > deadline:
+                stop(process, signal.SIGKILL)
+            time.sleep(0.01)
+    raise AssertionError(f"{command(0)[0]} did not start:\n{log.read_text(errors='replace')}")
+
+
+def stop(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Ends a server with its signal, or by force when it takes too long."""
+    process.send_signal(number)
+    try:
+        process.wait(STOP_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_DEADLINE_S)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis that keeps nothing."""
+    redis_server = program("redis-server")
+
+    def command(port: int) -> list[str]:
+        where = ["--bind", "127.0.0.1", "--port", str(port)]
+        return [redis_server, *where, "--save", "", "--appendonly", "no"]
+
+    process, port = start(command, "eady to accept connections", tmp_path_factory.mktemp("redis"))
+    yield f"redis://127.0.0.1:{port}/0"
+    stop(process, signal.SIGTERM)
+
+
+@dataclasses.dataclass
+class Postgres:
+    """A PostgreSQL; both addresses name the same database."""
+
+    over_tcp: str
+    over_unix: str
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL with an empty database that trusts everybody on this machine."""
+    # Debian keeps the programs of each version in a folder that is not in PATH.
+    installed = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
+    folders = sorted(installed, key=lambda folder: folder.parent.name, reverse=True)
+    initdb, server = program("initdb", *folders), program("postgres", *folders)
+    user = plain_user()
+    # Not pytest's folder: it is closed to others, and the server may have to be somebody else.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="anel-postgres-"))
+    try:
+        if user:
+            shutil.chown(folder, user["user"])
+        cluster = folder / "cluster"
+        subprocess.run(
+            [
+                *(initdb, "--pgdata", cluster, "--username", "anel", "--auth", "trust"),
+                *("--encoding", "UTF8", "--no-locale", "--no-sync"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **user,
+        )
+
+        def command(port: int) -> list[str]:
+            settings = {
+                "port": str(port),
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": str(folder),
+                "fsync": "off",
+                "logging_collector": "off",
+                "lc_messages": "C",
+            }
+            chosen = [
+                word for name, value in settings.items() for word in ("-c", f"{name}={value}")
+            ]
+            return [server, "-D", str(cluster), *chosen]
+
+        process, port = start(command, "ready to accept connections", folder, **user)
+        yield Postgres(
+            f"postgresql://anel@127.0.0.1:{port}/postgres",
+            f"postgresql://anel@/postgres?host={folder}&port={port}",
+        )
+        # Its "fast" shutdown, which does not wait for clients.
+        stop(process, signal.SIGINT)
+    finally:
+        shutil.rmtree(folder)
+
+
+def plain_user() -> dict[str, Any]:
+    """Popen's options for a user that PostgreSQL runs as: it refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": name, "group": user.pw_gid, "extra_groups": []}
+    pytest.skip("PostgreSQL refuses root, and there is no user postgres or nobody to run it as")
+
+
+@dataclasses.dataclass
+class Certificate:
+    """A self-signed certificate for localhost and its key, as PEM files."""
+
+    certificate: pathlib.Path
+    key: pathlib.Path
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate that is its own authority."""
+    folder = tmp_path_factory.mktemp("certificate")
+    made = Certificate(folder / "certificate.pem", folder / "key.pem")
+    subprocess.run(
+        [
+            *(program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", made.key, "-out", made.certificate),
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
+    return made
