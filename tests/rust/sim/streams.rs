@@ -360,6 +360,28 @@ fn a_stream_has_no_deadline_but_its_peer_has() {
 }
 
 #[test]
+fn a_connection_is_idle_from_the_end_of_its_stream_on() {
+    let limits = Limits {
+        idle_timeout_ms: 1_000,
+        ..Limits::default()
+    };
+    let mut stage = Stage::new(limits);
+    let id = stage.connect();
+    stage.send(id, &get(0, Shape::Sized));
+    stage.answer(0);
+    stage.give(0, "12345");
+    stage.world.pass_ms(5_000);
+
+    assert!(stage.end_stream(0));
+
+    stage.world.pass_ms(900);
+    assert_eq!(stage.open(), 1);
+    stage.world.pass_ms(100);
+    assert_eq!(stage.open(), 0);
+    stage.assert_drained();
+}
+
+#[test]
 fn a_drain_ends_a_connection_behind_its_stream() {
     let mut stage = Stage::new(Limits::default());
     let id = stage.connect();
@@ -482,6 +504,73 @@ fn a_peer_that_does_not_wait_is_not_told_to_go_on() {
 }
 
 #[test]
+fn a_peer_that_loses_patience_is_not_told_to_go_on_later() {
+    let mut stage = Stage::new(Limits::default());
+    let id = stage.connect();
+    let fields = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+    stage.send(id, &get(0, Shape::Whole));
+    stage.send(id, &post(1, Intake::All, fields, ""));
+    stage.read_body(1);
+
+    stage.send(id, "a");
+    stage.answer(0);
+
+    assert!(stage.read(id).ends_with("0.0;0"));
+    stage.send(id, "bc");
+    assert_eq!(stage.got(1), ("abc".to_owned(), true));
+}
+
+#[test]
+fn nothing_asks_for_a_body_within_the_answer() {
+    let mut stage = Stage::new(Limits::default());
+    let id = stage.connect();
+    let plan = Plan {
+        mode: Mode::Now,
+        ..plan(0, Shape::Whole, Intake::Echo)
+    };
+    let fields = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+    stage.send(id, &text("POST", &plan, fields, ""));
+    let head = stage.read(id);
+    assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
+
+    stage.read_body(0);
+    assert_eq!(stage.read(id), "");
+    // It may send the body all the same.
+    stage.send(id, "abc");
+
+    assert_eq!(stage.got(0), ("abc".to_owned(), true));
+    stage.give(0, "abc");
+    assert!(stage.end_stream(0));
+    assert_eq!(
+        (stage.read(id), stage.end(id)),
+        ("abc".to_owned(), Some(End::Fin))
+    );
+    stage.assert_drained();
+}
+
+#[test]
+fn a_peer_that_is_told_late_to_go_on_has_its_time_from_then_on() {
+    let limits = Limits {
+        body_timeout_ms: 1_000,
+        ..Limits::default()
+    };
+    let mut stage = Stage::new(limits);
+    let id = stage.connect();
+    let fields = "Expect: 100-continue\r\nContent-Length: 3\r\n";
+    stage.send(id, &get(0, Shape::Whole));
+    stage.send(id, &post(1, Intake::All, fields, ""));
+    stage.read_body(1);
+    stage.world.pass_ms(5_000);
+    stage.answer(0);
+
+    stage.world.pass_ms(900);
+    assert!(!stage.has_failed(1));
+    stage.world.pass_ms(100);
+
+    assert!(stage.has_failed(1));
+}
+
+#[test]
 fn an_answer_without_the_body_that_a_peer_holds_back_ends_the_connection() {
     let mut stage = Stage::new(Limits::default());
     let id = stage.connect();
@@ -555,6 +644,24 @@ fn an_answer_that_leaves_too_much_unread_ends_the_connection_and_survives() {
     assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
     stage.send(id, &"b".repeat(900));
     assert_eq!((stage.end(id), stage.open()), (Some(End::Fin), 1));
+    stage.close(id);
+    assert_eq!(stage.open(), 0);
+    stage.assert_drained();
+}
+
+#[test]
+fn a_body_that_is_left_on_the_last_request_is_lingered_for() {
+    let mut stage = Stage::new(Limits::default());
+    let id = stage.connect();
+    let fields = "Connection: close\r\nContent-Length: 1000\r\n";
+    stage.send(id, &post(0, Intake::Nothing, fields, "a"));
+
+    stage.answer(0);
+
+    assert!(stage.read(id).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!((stage.end(id), stage.open()), (Some(End::Fin), 1));
+    stage.send(id, &"b".repeat(999));
+    assert_eq!(stage.end(id), Some(End::Fin));
     stage.close(id);
     assert_eq!(stage.open(), 0);
     stage.assert_drained();
