@@ -118,37 +118,3 @@ fn within(lease: &Lease, part: &[u8]) -> Option<Range<usize>> {
         begin..begin + part.len()
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reactor::Group;
-
-    #[test]
-    fn a_part_of_a_buffer_is_found_in_it_and_nothing_else_is() {
-        let group = Group::heap(1, 64);
-        let lease = group.lend(b"head body").unwrap();
-
-        assert_eq!(within(&lease, &lease[5..]), Some(5..9));
-        assert_eq!(within(&lease, &lease[9..]), Some(9..9));
-        assert_eq!(within(&lease, b"body"), None);
-    }
-
-    #[test]
-    fn a_held_buffer_comes_home_when_its_last_holder_lets_go() {
-        let group = Group::heap(1, 64);
-        let lease = group.lend(b"head body").unwrap();
-        let held = HeldBody {
-            range: 5..9,
-            owner: Owner::Buffer(lease.share()),
-        };
-        drop(lease);
-        let again = held.clone();
-
-        drop(held);
-        assert!(group.free() == 0 && &*again == b"body");
-        drop(again);
-
-        assert_eq!(group.free(), 1);
-    }
-}
