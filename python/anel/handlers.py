@@ -73,7 +73,7 @@ def arguments(
     A parameter takes the placeholder of its name, `**kwargs` takes them all. A decorator's function
     that takes `*args` and `**kwargs` only passes on: what the function it wraps takes counts when
     `functools.wraps` tells, otherwise nothing does. Raises RouteError for a required parameter
-    without a placeholder, and for a handler that does not take a request.
+    without a placeholder.
     """
     try:
         own = inspect.signature(handler, follow_wrapped=False).parameters
@@ -84,7 +84,8 @@ def arguments(
     names = tuple(placeholders)
     first = next(iter(own.values()), None)
     if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
-        raise RouteError(f"handler {handler!r} of {pattern!r} takes no request")
+        # It cannot be called with a request, which a 500 tells, as in Japronto.
+        return ()
     further = [one for one in own.values() if one is not first]
     for parameter in further:
         if parameter.default is not parameter.empty or parameter.kind in (

@@ -327,7 +327,7 @@ def test_the_worker_is_given_routes_reactor_and_limits(monkeypatch: pytest.Monke
     worker = run_until(app, signal.SIGTERM)
 
     assert worker.app is app
-    assert worker.routes == [("/", None, print, "sync", route, None)]
+    assert worker.routes == [("/", None, print, "sync", route, None, False, None)]
     assert worker.reactor == "epoll"
     assert worker.limits == {"idle_timeout_ms": 2500}
 

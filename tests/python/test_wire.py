@@ -35,6 +35,8 @@ PROGRAM = """
         })
 
     app.add_error_handler(None, echo)
+    # OPTIONS about the server would be answered by it.
+    app.router.add_route("*", echo)
 """
 
 CASES = pathlib.Path(__file__).parents[1] / "cases"
