@@ -35,16 +35,20 @@ fn epoll(config: &Config) -> Epoll {
     Epoll::open(config).unwrap()
 }
 
+fn ring_elsewhere(config: &Config) -> Elsewhere<Ring> {
+    Elsewhere::new(ring(config))
+}
+
+fn epoll_elsewhere(config: &Config) -> Elsewhere<Epoll> {
+    Elsewhere::new(epoll(config))
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod on_ring { $(#[test] fn $name() { super::$name(super::ring) })* }
         mod on_epoll { $(#[test] fn $name() { super::$name(super::epoll) })* }
-        mod on_ring_elsewhere {
-            $(#[test] fn $name() { super::$name(|config| super::Elsewhere::new(super::ring(config))) })*
-        }
-        mod on_epoll_elsewhere {
-            $(#[test] fn $name() { super::$name(|config| super::Elsewhere::new(super::epoll(config))) })*
-        }
+        mod on_ring_elsewhere { $(#[test] fn $name() { super::$name(super::ring_elsewhere) })* }
+        mod on_epoll_elsewhere { $(#[test] fn $name() { super::$name(super::epoll_elsewhere) })* }
     };
 }
 
