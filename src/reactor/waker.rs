@@ -9,8 +9,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Ends the current wait of its reactor, or the next one. Cheap to clone; usable from any thread,
 /// also after the reactor is gone.
@@ -23,6 +23,8 @@ pub struct Waker {
 struct Shared {
     eventfd: File,
     signalled: AtomicBool,
+    /// Written to as well, for a reactor whose waiting is done by another loop.
+    bell: OnceLock<File>,
 }
 
 impl Waker {
@@ -31,6 +33,7 @@ impl Waker {
             shared: Arc::new(Shared {
                 eventfd: open_eventfd()?,
                 signalled: AtomicBool::new(false),
+                bell: OnceLock::new(),
             }),
         })
     }
@@ -45,6 +48,14 @@ impl Waker {
         }
         // A counter that is full (EAGAIN) is readable, which is all that matters.
         let _ = (&self.shared.eventfd).write(&1u64.to_ne_bytes());
+        if let Some(mut bell) = self.shared.bell.get() {
+            let _ = bell.write(&1u64.to_ne_bytes());
+        }
+    }
+
+    /// Has every wake write to this eventfd, too. Once; a second one is not taken.
+    pub(super) fn also_ring(&self, bell: File) {
+        let _ = self.shared.bell.set(bell);
     }
 
     /// The reactor is about to return: from here on a wake needs a write again.

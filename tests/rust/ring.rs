@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anel::reactor::doctor::Report;
 use anel::reactor::{
-    AnyReactor, Arm, Choice, Completion, Config, Epoll, Errno, FlagKnob, Half, Kind, Op, Outcome,
-    Reactor, ReactorUnavailable, Reason, Ring, Rung, SendBuffer, Submit, Token, listen, local_name,
-    open, peer_name,
+    AnyReactor, Arm, Choice, Completion, Config, Counters, Epoll, Errno, FlagKnob, Half, Kind, Op,
+    Outcome, Reactor, ReactorUnavailable, Reason, Ring, Rung, SendBuffer, Submit, Token, Waker,
+    listen, local_name, open, peer_name,
 };
 use socket2::SockRef;
 
@@ -35,10 +35,20 @@ fn epoll(config: &Config) -> Epoll {
     Epoll::open(config).unwrap()
 }
 
+fn ring_elsewhere(config: &Config) -> Elsewhere<Ring> {
+    Elsewhere::new(ring(config))
+}
+
+fn epoll_elsewhere(config: &Config) -> Elsewhere<Epoll> {
+    Elsewhere::new(epoll(config))
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod on_ring { $(#[test] fn $name() { super::$name(super::ring) })* }
         mod on_epoll { $(#[test] fn $name() { super::$name(super::epoll) })* }
+        mod on_ring_elsewhere { $(#[test] fn $name() { super::$name(super::ring_elsewhere) })* }
+        mod on_epoll_elsewhere { $(#[test] fn $name() { super::$name(super::epoll_elsewhere) })* }
     };
 }
 
@@ -72,6 +82,96 @@ on_both! {
     a_finished_send_is_not_slept_on
     data_before_the_first_receive_is_received
     urgent_data_hides_nothing
+    the_wake_descriptor_is_silent_once_everything_was_taken
+    a_reactor_that_has_something_at_hand_does_not_rest
+}
+
+/// A reactor whose waiting is done by another loop, on the descriptor that it gives away. The other
+/// loop is an epoll reactor.
+struct Elsewhere<R> {
+    reactor: R,
+    waiting: Epoll,
+    armed: bool,
+}
+
+impl<R: Reactor> Elsewhere<R> {
+    fn new(reactor: R) -> Self {
+        Self {
+            reactor,
+            waiting: epoll(&Config::default()),
+            armed: false,
+        }
+    }
+
+    /// Sleeps until the descriptor is readable; says whether it is.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
+        if !self.armed {
+            self.armed = true;
+            let fd = self.reactor.wake_fd()?;
+            let token = Token::new(Kind::Readable, 0, 0);
+            self.waiting.submit(token, Op::Readable { fd });
+        }
+        let mut told = Vec::new();
+        self.waiting.wait(timeout, &mut told)?;
+        self.armed = told.is_empty();
+        Ok(!told.is_empty())
+    }
+}
+
+impl<R: Reactor> Submit for Elsewhere<R> {
+    fn submit(&mut self, token: Token, op: Op) {
+        self.reactor.submit(token, op);
+    }
+
+    fn free_buffers(&self) -> usize {
+        self.reactor.free_buffers()
+    }
+}
+
+impl<R: Reactor> Reactor for Elsewhere<R> {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Errno> {
+        let wakeups = self.reactor.counters().wakeups;
+        loop {
+            self.reactor.wait(Some(Duration::ZERO), completions)?;
+            let is_over = !completions.is_empty() || self.reactor.counters().wakeups > wakeups;
+            if is_over || timeout == Some(Duration::ZERO) {
+                return Ok(());
+            }
+            if self.reactor.rest() {
+                break;
+            }
+        }
+        self.sleep(timeout)?;
+        self.reactor.wait(Some(Duration::ZERO), completions)
+    }
+
+    fn wake_fd(&mut self) -> Result<RawFd, Errno> {
+        self.reactor.wake_fd()
+    }
+
+    fn is_idle(&mut self) -> bool {
+        self.reactor.is_idle()
+    }
+
+    fn rest(&mut self) -> bool {
+        self.reactor.rest()
+    }
+
+    fn waker(&self) -> Waker {
+        self.reactor.waker()
+    }
+
+    fn counters(&self) -> Counters {
+        self.reactor.counters()
+    }
+
+    fn name(&self) -> &'static str {
+        self.reactor.name()
+    }
 }
 
 /// An echo server in the shape of the worker: slots, generations, one send at a time.
@@ -376,6 +476,82 @@ fn every_rung_of_the_ladder_serves() {
             clients.join().unwrap();
         }
     }
+}
+
+#[test]
+fn every_rung_of_the_ladder_serves_in_another_loop() {
+    for words in [
+        "",
+        "noarray=0",
+        "defer=0",
+        "single=0",
+        "mshot_recv=0,mshot_accept=0",
+    ] {
+        for (submissions, completions, buffers) in [(256, 4096, 512), (8, 8, 4)] {
+            let config = Config {
+                submissions,
+                completions,
+                buffers,
+                flags: FlagKnob::parse(words).unwrap(),
+                ..Config::default()
+            };
+            let mut echo = Echo::new(Elsewhere::new(ring(&config)));
+
+            let clients = clients(echo.address, 40, 5, 3000);
+            echo.serve(40);
+
+            clients.join().unwrap();
+        }
+    }
+}
+
+fn the_wake_descriptor_is_silent_once_everything_was_taken<R: Reactor>(open: Open<R>) {
+    let mut elsewhere = Elsewhere::new(open(&Config::default()));
+    let (ours, mut peer) = pair();
+    elsewhere.reactor.wake_fd().unwrap();
+    elsewhere.submit(
+        RECV,
+        Op::Recv {
+            socket: ours.as_raw_fd(),
+            arm: Arm::Eager,
+        },
+    );
+    peer.write_all(b"news").unwrap();
+    assert!(matches!(only(&mut elsewhere).outcome, Outcome::Received(_)));
+
+    while !elsewhere.rest() {
+        elsewhere
+            .reactor
+            .wait(Some(Duration::ZERO), &mut Vec::new())
+            .unwrap();
+    }
+
+    assert!(!elsewhere.sleep(Some(Duration::from_millis(20))).unwrap());
+    peer.write_all(b"more").unwrap();
+    assert!(elsewhere.sleep(Some(PATIENCE)).unwrap());
+}
+
+fn a_reactor_that_has_something_at_hand_does_not_rest<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    reactor.wake_fd().unwrap();
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    assert!(reactor.rest() && reactor.is_idle());
+
+    reactor.submit(
+        SEND,
+        Op::Send {
+            socket: ours.as_raw_fd(),
+            buffer: SendBuffer {
+                bytes: b"to be sent".to_vec(),
+                sent: 0,
+            },
+        },
+    );
+
+    assert!(!reactor.is_idle() && !reactor.rest());
+    assert!(matches!(only(&mut reactor).outcome, Outcome::Sent(_)));
+    peer.read_exact(&mut [0; 10]).unwrap();
 }
 
 /// A connected pair: our end, and the peer's.

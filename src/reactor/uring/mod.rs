@@ -1,9 +1,9 @@
 //! The reactor on io_uring.
 //!
 //! Owns one ring: its set-up (`ladder`), the buffers it shares with the kernel (`provided`), how
-//! ops become entries (`entries`) and entries completions (`ledger`), the turn (`ring`), the news for
-//! another loop (`bell`) and the end (`teardown`). Refuses to know who asks. Only this folder names
-//! the io-uring crate.
+//! ops become entries (`entries`) and entries completions (`ledger`), the turn (`ring`), the news
+//! for another loop (`bell`) and the end (`teardown`). Refuses to know who asks. Only this folder
+//! names the io-uring crate.
 
 mod bell;
 mod entries;

@@ -297,7 +297,7 @@ impl Reactor for Ring {
         self.origin.assert_here();
         let bell = match self.bell.take() {
             Some(bell) => bell,
-            None => Bell::hang(&self.io)?,
+            None => Bell::hang(&self.io, &self.ledger.waker)?,
         };
         Ok(self.bell.insert(bell).fd())
     }
