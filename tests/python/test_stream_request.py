@@ -6,6 +6,7 @@ detected is the router's matter.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -225,6 +226,10 @@ def noted(server: Server, name: str) -> str:
     return server.ask(get(f"/noted?of={name}")).text
 
 
+def is_noted(server: Server, name: str, what: str) -> bool:
+    return what in noted(server, name)
+
+
 def sums(body: bytes) -> str:
     return json.dumps([len(body), hashlib.sha256(body).hexdigest()])
 
@@ -300,14 +305,11 @@ def test_what_was_streamed_cannot_be_read_again(shared: Server) -> None:
 def test_an_unread_body_says_how_to_get_it(shared: Server) -> None:
     errors = json.loads(shared.ask(post("/unread", b"the body")).text)
 
-    assert (
-        errors
-        == [
-            "the body of this request is streamed: use `await request.read()` or `request.stream()`, "
-            "or register the route with stream=False"
-        ]
-        * 3
+    said = (
+        "the body of this request is streamed: use `await request.read()` or "
+        "`request.stream()`, or register the route with stream=False"
     )
+    assert errors == [said] * 3
 
 
 def test_the_handler_runs_when_only_the_head_is_there(shared: Server) -> None:
@@ -322,9 +324,9 @@ def test_the_handler_runs_when_only_the_head_is_there(shared: Server) -> None:
 def test_pieces_arrive_as_they_are_sent(shared: Server) -> None:
     with shared.client() as client:
         client.send(begin("/one_by_one?as=pieces", 6))
-        for count, piece in enumerate([b"ab", b"cd", b"ef"], 1):
+        for piece, known in [(b"ab", "ab"), (b"cd", "cd"), (b"ef", "ef")]:
             client.send(piece)
-            wait_until(lambda count=count: noted(shared, "pieces").count('"') == 2 * count)
+            wait_until(functools.partial(is_noted, shared, "pieces", known))
 
         assert client.answer().text == "read"
     assert noted(shared, "pieces") == '["ab", "cd", "ef"]'
@@ -570,6 +572,17 @@ def test_a_body_within_the_routes_limit_is_read(shared: Server) -> None:
     body = b"x" * 100_000
 
     assert shared.ask(post("/digest_limited", body)).text == sums(body)
+
+
+def test_a_body_that_stops_arriving_is_408(serve: Serve, reactor: str) -> None:
+    server = serve(PROGRAM + "    app._limits = {'body_timeout_ms': 200}\n", "--reactor", reactor)
+    with server.client() as client:
+        client.send(begin("/digest", 5) + b"12")
+
+        answer = client.answer()
+
+        assert (answer.status, answer.text) == (408, "body_timeout")
+        assert client.is_ended()
 
 
 def test_a_client_that_leaves_cancels_the_reader(shared: Server) -> None:
