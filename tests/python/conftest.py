@@ -236,6 +236,13 @@ class Server:
         assert found is not None
         return int(found[1])
 
+    def peak_kib(self) -> int:
+        """The most memory that was ever resident in the process."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1])
+
     def connect(self) -> socket.socket:
         """A connection whose operations time out instead of hanging."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
