@@ -7,6 +7,7 @@ extension itself and never come here. Knows nothing of HTTP: pieces go into a `B
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -49,9 +50,10 @@ def start(
     writer: _core.BodyWriter,
     iterator: AsyncIterator[bytes | str],
     request: _core.Request,
+    context: contextvars.Context | None,
 ) -> asyncio.Task[None]:
     """Sends what an async iterator gives, in a task that ends with the response."""
-    task = loop.create_task(_produce(writer, iterator, request))
+    task = loop.create_task(_produce(writer, iterator, request), context=context)
     # A task that is cancelled before its first step runs nothing of its coroutine.
     task.add_done_callback(lambda _task: writer.abort())
     return task

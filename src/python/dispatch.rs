@@ -173,7 +173,8 @@ fn begin_stream<'py>(
     responder: Responder<'_>,
 ) -> Verdict {
     let py = request.py();
-    let (response, opened) = stream::opened(shared, request, response);
+    let context = stream::context_of(&response);
+    let (response, opened) = stream::opened(shared, request, response, context);
     let (wanted, verdict) = response.get().with_answer(py, |answer| {
         (responder.wants_body(answer), responder.respond(answer))
     });

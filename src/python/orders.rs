@@ -15,8 +15,9 @@ use crate::server::{ExchangeId, Given, Worker};
 
 /// Something to be done by the next step of the turn.
 pub enum Order {
-    /// Send the answer of an exchange whose handler had suspended.
-    Answer(ExchangeId, Py<Response>),
+    /// Send the answer of an exchange whose handler had suspended; a stream goes on in the
+    /// handler's context.
+    Answer(ExchangeId, Py<Response>, Option<Py<PyAny>>),
     /// Take more from the sync iterator of a streamed response.
     Pull(ExchangeId),
     /// Send a piece of a streamed response.
@@ -52,8 +53,9 @@ impl Shared {
         self.python_ran.set(true);
         for order in self.orders.take() {
             match order {
-                Order::Answer(exchange, response) => {
-                    self.send_answer(exchange, response.into_bound(py), worker, dispatch);
+                Order::Answer(exchange, response, context) => {
+                    let response = (response.into_bound(py), context);
+                    self.send_answer(exchange, response, worker, dispatch);
                 }
                 Order::Pull(exchange) => self.pull(exchange, worker, dispatch),
                 Order::Piece(exchange, piece) => {
@@ -74,7 +76,7 @@ impl Shared {
     fn send_answer<'py>(
         &self,
         exchange: ExchangeId,
-        response: Bound<'py, Response>,
+        (response, context): (Bound<'py, Response>, Option<Py<PyAny>>),
         worker: &mut Worker,
         dispatch: &mut Dispatch<'_, 'py>,
     ) {
@@ -82,7 +84,7 @@ impl Shared {
         let Some(request) = self.request_of(py, exchange) else {
             return;
         };
-        let (response, opened) = stream::opened(self, &request, response);
+        let (response, opened) = stream::opened(self, &request, response, context);
         let given = response
             .get()
             .with_answer(py, |answer| worker.respond(exchange, answer, dispatch));

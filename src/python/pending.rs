@@ -17,7 +17,7 @@ use super::orders::Order;
 use super::reader::BodyReader;
 use super::request::Request;
 use super::shared::Shared;
-use super::stream::Producer;
+use super::stream::{self, Producer};
 use crate::server::{CloseReason, ExchangeId};
 
 /// The exchanges of a worker that are not over.
@@ -86,13 +86,7 @@ impl Shared {
         result: PyResult<Bound<'py, PyAny>>,
     ) {
         let py = request.py();
-        let gone = match self.pending.0.borrow_mut().get_mut(&exchange) {
-            Some(entry) => {
-                entry.task = None;
-                entry.gone
-            }
-            None => true,
-        };
+        let gone = self.end_task(exchange);
         let was_cancelled = |error: &PyErr| error.is_instance_of::<CancelledError>(py);
         if gone && result.as_ref().is_err_and(was_cancelled) {
             // Nobody waits for an answer, and nobody is told of the cancellation.
@@ -104,9 +98,21 @@ impl Shared {
         if self.stopped.get() {
             return self.finish(request, exchange);
         }
-        self.order(Order::Answer(exchange, response.unbind()));
+        let context = stream::context_of(&response);
+        self.order(Order::Answer(exchange, response.unbind(), context));
         if !gone {
             self.log(request);
+        }
+    }
+
+    /// The task of an exchange has nothing more to do. True when the client is gone.
+    pub fn end_task(&self, exchange: ExchangeId) -> bool {
+        match self.pending.0.borrow_mut().get_mut(&exchange) {
+            Some(entry) => {
+                entry.task = None;
+                entry.gone
+            }
+            None => true,
         }
     }
 

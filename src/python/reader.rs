@@ -49,10 +49,11 @@ enum End {
 
 #[pymethods]
 impl BodyReader {
-    /// Begins to read. RuntimeError the second time: what was read is not kept.
+    /// Begins to read. RuntimeError the second time: what was read is not kept. A body that failed
+    /// fails again.
     fn claim(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state.borrow_mut(py);
-        if state.claimed {
+        if state.claimed && !matches!(state.end, Some(End::Failed(_) | End::Gone)) {
             return Err(PyRuntimeError::new_err(
                 "the body of this request was streamed already; it can be read once",
             ));

@@ -213,9 +213,14 @@ impl Response {
     }
 
     /// Begins to iterate over the stream, if there is one.
-    pub fn open(&self, py: Python<'_>, shared: &Shared) -> PyResult<Option<Opened>> {
+    pub fn open(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        context: &Option<Py<PyAny>>,
+    ) -> PyResult<Option<Opened>> {
         match &self.state.borrow(py).body {
-            Body::Stream(stream) => stream.open(py, shared).map(Some),
+            Body::Stream(stream) => stream.open(py, shared, context).map(Some),
             _ => Ok(None),
         }
     }

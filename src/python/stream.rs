@@ -7,10 +7,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyIterator, PyMemoryView, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PyString};
 
 use super::answer;
 use super::arguments::Value;
@@ -77,7 +77,12 @@ impl Stream {
     }
 
     /// Begins to iterate.
-    pub fn open(&self, py: Python<'_>, shared: &Shared) -> PyResult<Opened> {
+    pub fn open(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        context: &Option<Py<PyAny>>,
+    ) -> PyResult<Opened> {
         let source = self.source.bind(py);
         let iterator = if self.is_async {
             if shared.async_support.borrow().is_none() {
@@ -95,6 +100,7 @@ impl Stream {
         Ok(Opened {
             iterator: iterator.unbind(),
             is_async: self.is_async,
+            context: context.as_ref().map(|context| context.clone_ref(py)),
             pieces: Pieces {
                 encoding: self.encoding.clone(),
                 length: self.length,
@@ -108,6 +114,7 @@ impl Stream {
 pub struct Opened {
     iterator: Py<PyAny>,
     is_async: bool,
+    context: Option<Py<PyAny>>,
     pieces: Pieces,
 }
 
@@ -175,32 +182,81 @@ pub enum Producer {
 /// A sync iterator on its way to a client.
 pub struct Pulled {
     iterator: Py<PyAny>,
+    /// The context variables of the handler.
+    context: Option<Py<PyAny>>,
     pieces: Pieces,
 }
 
 impl Pulled {
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        match self.iterator.bind(py).cast::<PyIterator>()?.clone().next() {
-            Some(piece) => self.pieces.take(piece?).map(Some),
-            None => self.pieces.finish().map(|()| None),
+        match self.call(py, intern!(py, "__next__")) {
+            Ok(piece) => self.pieces.take(piece).map(Some),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                self.pieces.finish().map(|()| None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the iterator: a generator gets GeneratorExit. Harmless when it has ended.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let close = intern!(py, "close");
+        if self.iterator.bind(py).hasattr(close)? {
+            self.call(py, close)?;
+        }
+        Ok(())
+    }
+
+    /// Calls a method of the iterator as the handler would.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let iterator = self.iterator.bind(py);
+        match &self.context {
+            None => iterator.call_method0(method),
+            Some(context) => {
+                let method = iterator.getattr(method)?;
+                context.bind(py).call_method1(intern!(py, "run"), (method,))
+            }
         }
     }
 }
 
+/// The context that streams are made in: the present one, if the response is streamed.
+pub fn context_of(response: &Bound<'_, Response>) -> Option<Py<PyAny>> {
+    let py = response.py();
+    if !response.get().is_stream(py) {
+        return None;
+    }
+    let copied = py
+        .import("contextvars")
+        .and_then(|module| module.call_method0(intern!(py, "copy_context")));
+    copied.ok().map(Bound::unbind)
+}
+
 impl Opened {
     /// Ends a stream that nobody wants before it has begun.
-    pub fn discard(&self, shared: &Shared, request: &Bound<'_, Request>) {
-        if self.is_async {
-            let arguments = (self.iterator.bind(request.py()), request);
-            let discarded = request
-                .py()
-                .import("anel.streaming")
-                .and_then(|module| module.call_method1("discard", arguments));
-            if let Err(error) = discarded {
-                shared.log_failure(request, FAILED, error);
-            }
+    pub fn discard(self, shared: &Shared, request: &Bound<'_, Request>) {
+        let py = request.py();
+        let discarded = if self.is_async {
+            let arguments = (self.iterator, request);
+            py.import("anel.streaming")
+                .and_then(|module| module.call_method1("discard", arguments).map(drop))
         } else {
-            close(shared, request, &self.iterator);
+            self.into_pulled().close(py)
+        };
+        if let Err(error) = discarded {
+            shared.log_failure(request, FAILED, error);
+        }
+    }
+
+    fn into_pulled(self) -> Pulled {
+        Pulled {
+            iterator: self.iterator,
+            context: self.context,
+            pieces: self.pieces,
         }
     }
 }
@@ -211,13 +267,14 @@ pub fn opened<'py>(
     shared: &Shared,
     request: &Bound<'py, Request>,
     response: Bound<'py, Response>,
+    context: Option<Py<PyAny>>,
 ) -> (Bound<'py, Response>, Option<Opened>) {
     let py = request.py();
-    match response.get().open(py, shared) {
+    match response.get().open(py, shared, &context) {
         Ok(stream) => (response, stream),
         Err(error) => {
             let response = answer::from_error(shared, request, error);
-            match response.get().open(py, shared) {
+            match response.get().open(py, shared, &context) {
                 Ok(stream) => (response, stream),
                 Err(error) => {
                     shared.log_failure(request, FAILED, error);
@@ -231,17 +288,12 @@ pub fn opened<'py>(
 impl Shared {
     /// The head of a streamed response has left: begins to produce its body.
     pub fn begin_stream(&self, request: &Bound<'_, Request>, exchange: ExchangeId, opened: Opened) {
-        let Opened {
-            iterator,
-            is_async,
-            pieces,
-        } = opened;
-        if !is_async {
-            let pulled = Rc::new(Pulled { iterator, pieces });
+        if !opened.is_async {
+            let pulled = Rc::new(opened.into_pulled());
             self.begin_producer(request, exchange, Producer::Pulled(pulled));
             return self.order(Order::Pull(exchange));
         }
-        if let Err(error) = self.begin_writer(request, exchange, &iterator, pieces) {
+        if let Err(error) = self.begin_writer(request, exchange, opened) {
             self.log_failure(request, FAILED, error);
             self.order(Order::AbortBody(exchange));
         }
@@ -251,18 +303,17 @@ impl Shared {
         &self,
         request: &Bound<'_, Request>,
         exchange: ExchangeId,
-        iterator: &Py<PyAny>,
-        pieces: Pieces,
+        opened: Opened,
     ) -> PyResult<()> {
         let py = request.py();
         let shared = request.get().shared(py);
-        let writer = Py::new(py, BodyWriter::new(shared, exchange, pieces))?;
+        let writer = Py::new(py, BodyWriter::new(shared, exchange, opened.pieces))?;
         let producer = Producer::Written(Rc::new(writer.clone_ref(py)));
         self.begin_producer(request, exchange, producer);
         let event_loop = py
             .import("asyncio")?
             .call_method0(intern!(py, "get_running_loop"))?;
-        let arguments = (event_loop, writer, iterator, request);
+        let arguments = (event_loop, writer, opened.iterator, request, opened.context);
         let task = py
             .import("anel.streaming")?
             .call_method1("start", arguments)?;
@@ -327,29 +378,19 @@ impl Shared {
     /// Nothing is produced any more: ends the iterator, and with it the exchange.
     pub fn close_producer(&self, py: Python<'_>, exchange: ExchangeId) {
         if let Some((request, producer)) = self.producer(py, exchange) {
-            if let Producer::Pulled(stream) = producer {
-                close(self, &request, &stream.iterator);
+            if let Producer::Pulled(stream) = producer
+                && let Err(error) = stream.close(py)
+            {
+                self.log_failure(&request, FAILED, error);
             }
             self.finish(&request, exchange);
         }
     }
 }
 
-/// Ends a sync iterator: a generator gets GeneratorExit. Harmless when it has ended.
-fn close(shared: &Shared, request: &Bound<'_, Request>, iterator: &Py<PyAny>) {
-    let py = request.py();
-    let closed = iterator
-        .bind(py)
-        .getattr_opt(intern!(py, "close"))
-        .and_then(|close| close.map(|close| close.call0()).transpose());
-    if let Err(error) = closed {
-        shared.log_failure(request, FAILED, error);
-    }
-}
-
 /// How long a stream is, from Python.
 fn stream_length(length: &Value<'_, '_>) -> PyResult<u64> {
-    if !length.is_instance_of::<PyInt>() || length.is_instance_of::<pyo3::types::PyBool>() {
+    if !length.is_instance_of::<PyInt>() || length.is_instance_of::<PyBool>() {
         return Err(wrong_type("length", "int", length));
     }
     length.extract().map_err(|_| {

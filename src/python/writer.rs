@@ -132,6 +132,7 @@ impl BodyWriter {
         }
         let (shared, exchange) = (state.shared.clone(), state.exchange);
         drop(state);
+        shared.end_task(exchange);
         if shared.stopped.get() {
             shared.finish_exchange(py, exchange);
         } else {

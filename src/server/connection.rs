@@ -226,7 +226,9 @@ impl Connection {
             return None;
         }
         if let Some(gathering) = &self.gathering {
-            let at = gathering.started_ms + limits.body_timeout_ms;
+            // It begins anew behind earlier answers: the peer may have waited for a 100 behind them.
+            let since_ms = gathering.started_ms.max(self.idle_since_ms);
+            let at = since_ms + limits.body_timeout_ms;
             return Some((at, CloseReason::BodyDeadline));
         }
         if let Some(since_ms) = self.head_since_ms {

@@ -20,14 +20,7 @@ fn get(index: usize, mode: Mode, bytes: usize) -> String {
 }
 
 fn ask(method: &str, index: usize, mode: Mode, bytes: usize, fields: &str, body: &str) -> String {
-    let target = Plan {
-        client: 0,
-        index,
-        mode,
-        status: 200,
-        bytes,
-    }
-    .target();
+    let target = Plan::plain(0, index, mode, bytes).target();
     format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
 }
 
@@ -721,14 +714,7 @@ fn four_small_buffers_serve_200_connections() {
         .collect();
     for (client, id) in ids.iter().enumerate() {
         for index in 0..3 {
-            let plan = Plan {
-                client,
-                index,
-                mode: Mode::Now,
-                status: 200,
-                bytes: 20,
-            };
-            let target = plan.target();
+            let target = Plan::plain(client, index, Mode::Now, 20).target();
             let text = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
             stage.world.kernel.sockets[*id].peer_send(text.as_bytes());
         }
