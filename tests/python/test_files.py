@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from anel import FileResponse, files
+from anel import FileResponse, HTTPException, files
 from conftest import Answer, Client, Server, get, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,7 +167,7 @@ def test_permission_denied_is_403(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "open", refuse)
 
-    with pytest.raises(files.HTTPException) as raised:
+    with pytest.raises(HTTPException) as raised:
         FileResponse("a").__anel_response__(None)  # type: ignore[arg-type]
 
     assert raised.value.status == 403
