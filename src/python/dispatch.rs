@@ -62,7 +62,7 @@ impl Handler for Dispatch<'_, '_> {
         let path = decode_path(head.path.of(head_bytes));
         let method = head.method.of(head_bytes);
         let routes = &self.shared.routes;
-        match routes.table.find(method, &path, self.params) {
+        match routes.find(method, &path, self.params) {
             Some(route) => routes.targets[route].body_plan(),
             None => BodyPlan::default(),
         }

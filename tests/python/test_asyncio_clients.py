@@ -366,8 +366,8 @@ PROGRAM = """
 """
 
 PATHS_OF_POSTGRES = {
-    "values": '[42, "text", {"a": null}]',
-    "transaction": "[2, 3]",
+    "values": '[42,"text",{"a":null}]',
+    "transaction": "[2,3]",
     "cursor": "500500",
     "notify": "heard",
     "timeout": "7",

@@ -330,25 +330,25 @@ PROGRAM = """
 """
 
 TEXTS = {
-    "threads/4": "[100, 100, 100, 100]",
-    "processes": "[0, 1, 4, 9, 16, 25]",
+    "threads/4": "[100,100,100,100]",
+    "processes": "[0,1,4,9,16,25]",
     "sleeps": "true",
     "call_at": "true",
     "call_soon": "true",
-    "context": '["handler", "handler", "handler", "handler"]',
+    "context": '["handler","handler","handler","handler"]',
     "datagrams": "DATAGRAM",
     "unix_sockets": "True",
-    "names": '[true, "127.0.0.1"]',
-    "sockets": "[1000000, true]",
-    "pipes": '[true, "", 3]',
+    "names": '[true,"127.0.0.1"]',
+    "sockets": "[1000000,true]",
+    "pipes": '[true,"",3]',
     "child_exits": "0",
     "child_killed": "-9",
-    "shell": '[["42\\n"], 0]',
+    "shell": '[["42\\n"],0]',
     "background_fails": "KeyError('in the background')",
     "callback_fails": "ZeroDivisionError",
 }
 if sys.version_info >= (3, 12):
-    TEXTS["eager_tasks"] = "[1, 2, 1]"
+    TEXTS["eager_tasks"] = "[1,2,1]"
 
 
 def marks(server: Server) -> dict[str, int]:
