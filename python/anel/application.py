@@ -15,19 +15,16 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from anel import _core, extension
+from anel import _core, extension, script
 from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
+from anel.failures import EXIT_BIND, EXIT_SETUP, leave
 from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loop import ReactorLoop, new_loop
 from anel.routing import Router
 from anel.serving import Serving
-
-# Exit codes, shared with the command line.
-EXIT_SETUP = 3
-EXIT_BIND = 4
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -180,12 +177,16 @@ class Application:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
-        decides, else "auto". Does nothing while the command line loads this application. A port
-        that cannot be had ends the process with exit code 4, a worker that cannot start with 3,
-        each with one line on stderr.
+        decides, else "auto". What `anel run --japronto` was given on the command line wins over the
+        arguments. Does nothing while the command line loads this application. A port that cannot be
+        had ends the process with exit code 4, a worker that cannot start with 3, each with one line
+        on stderr.
         """
         if is_loading():
             return
+        overridden = script.overrides()
+        host, port = overridden.get("host", host), overridden.get("port", port)
+        reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
         if worker_num not in (None, 1):
             raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
         if reload:
@@ -197,7 +198,7 @@ class Application:
         try:
             listener = open_listener(host, port)
         except OSError as error:
-            _exit(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
+            leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
         with listener:
             self._serve(listener, reactor)
 
@@ -213,10 +214,11 @@ class Application:
             self._worker = worker
             if worker.reactor_notice is not None:
                 print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
+            script.note_serving()
             announcement = f"Accepting connections on http://{address(listener)}"
             Serving(self._reactor_loop(), worker, listener).run(announcement)
         except SetupError as error:
-            _exit(EXIT_SETUP, str(error))
+            leave(EXIT_SETUP, str(error))
         finally:
             self._worker = None
             self._router.thaw()
@@ -267,7 +269,7 @@ def _reactor(chosen: str | None) -> str:
     if chosen is None:
         chosen = os.environ.get("ANEL_REACTOR") or "auto"
         if chosen not in REACTORS:
-            _exit(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
+            leave(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
@@ -277,8 +279,3 @@ def _log(request: _core.Request, exception: BaseException) -> None:
     _logger.error(
         "unhandled exception method=%s path=%s", request.method, request.path, exc_info=exception
     )
-
-
-def _exit(code: int, reason: str) -> NoReturn:
-    print(f"anel: {reason}", file=sys.stderr, flush=True)
-    raise SystemExit(code)
