@@ -8,6 +8,7 @@ through `error_handler`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import os
@@ -15,11 +16,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from anel import _core, extension, script
 from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
-from anel.failures import EXIT_BIND, EXIT_SETUP, leave
+from anel.failures import EXIT_BIND, EXIT_SETUP, leave, leave_with_traceback
+from anel.hooks import Hook, Hooks, StartUpFailed
 from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loop import ReactorLoop, new_loop
@@ -27,6 +29,8 @@ from anel.routing import Router
 from anel.serving import Serving
 
 REACTORS = ("auto", "io_uring", "epoll")
+
+H = TypeVar("H", bound=Hook)
 
 _logger = logging.getLogger("anel.error")
 
@@ -60,6 +64,7 @@ class Application:
         self._router = Router()
         self._loop: ReactorLoop | None = None
         self._worker: _core.Worker | None = None
+        self._hooks = Hooks()
         self._error_handlers: list[
             tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
         ] = []
@@ -120,6 +125,35 @@ class Application:
         if not extension.install(chosen):
             raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         self._request_extensions[chosen] = (handler, bool(property))
+
+    def on_startup(self, hook: H) -> H:
+        """Registers what runs before the first connection is accepted, in registration order.
+
+        A function or coroutine function; it is called with the application if it has a parameter.
+        It runs on `loop`, in the worker. A failure ends the process with its traceback and exit
+        code 3. Returns the hook, so it decorates. Raises ConfigError.
+        """
+        self._hooks.add("startup", hook)
+        return hook
+
+    def on_shutdown(self, hook: H) -> H:
+        """Registers what runs after the last connection has ended, in reverse order.
+
+        As `on_startup`; a failure is logged, and the other hooks run. Shutdown hooks run when the
+        whole start-up has succeeded, and only then.
+        """
+        self._hooks.add("shutdown", hook)
+        return hook
+
+    def lifespan(self, hook: H) -> H:
+        """Registers an async function that yields once: start-up before it, shutdown after.
+
+        A function that returns an async context manager does, too. Lifespans and the other hooks
+        take their places in one order. What ends a lifespan while it serves, such as a failure in
+        its task group, drains the server and is raised by `run()`.
+        """
+        self._hooks.add("lifespan", hook)
+        return hook
 
     def default_request_logger(self, request: _core.Request) -> None:
         """Prints address, method and path of an answered request."""
@@ -216,9 +250,12 @@ class Application:
                 print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
             script.note_serving()
             announcement = f"Accepting connections on http://{address(listener)}"
-            Serving(self._reactor_loop(), worker, listener).run(announcement)
+            life = functools.partial(self._hooks.live, self) if self._hooks else None
+            Serving(self._reactor_loop(), worker, listener, life).run(announcement)
         except SetupError as error:
             leave(EXIT_SETUP, str(error))
+        except StartUpFailed as failure:
+            leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:
             self._worker = None
             self._router.thaw()

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from anel import _core
+from anel import Application, _core
 
 # Bounds a hang; nothing takes this long on purpose.
 DEADLINE_S = 20.0
@@ -354,6 +354,9 @@ class IdleWorker:
         wait_ms = DEADLINE_S * 1000 if timeout is None else timeout * 1000
         return bool(self._poll.poll(wait_ms))
 
+    def connections(self) -> tuple[int, int]:
+        return 0, 0
+
     def drain(self, deadline_s: float) -> None:
         self.told.append("drain")
 
@@ -371,6 +374,28 @@ def idle_worker(monkeypatch: pytest.MonkeyPatch) -> type[IdleWorker]:
     monkeypatch.setattr(IdleWorker, "made", [], raising=False)
     monkeypatch.setattr(_core, "Worker", IdleWorker)
     return IdleWorker
+
+
+def run_until(app: Application, *signals: int, checks: int = 0) -> IdleWorker:
+    """Runs the application and sends it the signals, one per turn, from within its first turns."""
+    pending = list(signals)
+
+    def send_next() -> None:
+        worker = IdleWorker.made[-1]
+        worker.drained_after_checks = max(worker.drained_after_checks, checks)
+        if pending:
+            os.kill(os.getpid(), pending.pop(0))
+
+    original = IdleWorker.__init__
+
+    def init(worker: IdleWorker, *arguments: Any, **named: Any) -> None:
+        original(worker, *arguments, **named)
+        worker.on_turn = send_next
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IdleWorker, "__init__", init)
+        app.run("127.0.0.1", 0)
+    return IdleWorker.made[-1]
 
 
 @pytest.fixture

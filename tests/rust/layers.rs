@@ -48,6 +48,7 @@ const PYTHON: &[&str] = &[
     "loop",
     "_core",
     "extension",
+    "hooks",
     "serving",
     "application",
     "anel",
