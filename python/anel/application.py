@@ -16,21 +16,25 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from anel import _core, extension, script
 from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave, leave_with_traceback
+from anel.handlers import Kind
 from anel.hooks import Hook, Hooks, StartUpFailed
 from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loop import ReactorLoop, new_loop
-from anel.routing import Router
+from anel.middleware import Chain
+from anel.routing import Router, TableEntry
 from anel.serving import Serving
 
 REACTORS = ("auto", "io_uring", "epoll")
 
+ErrorHandler: TypeAlias = Callable[[_core.Request, Any], Any]
 H = TypeVar("H", bound=Hook)
+M = TypeVar("M", bound=Callable[..., Any])
 
 _logger = logging.getLogger("anel.error")
 
@@ -41,7 +45,11 @@ class Application:
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
     off; by default it follows `debug`, which also puts tracebacks into 500 responses.
+    `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
     """
+
+    # Whether HEAD, OPTIONS and 405 are answered for known paths without a route for the method.
+    _automatic_methods = True
 
     def __init__(
         self,
@@ -50,6 +58,7 @@ class Application:
         log_request: bool | None = None,
         protocol_factory: Callable[..., Any] | None = None,
         debug: bool = False,
+        cancel_on_disconnect: bool = True,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -58,16 +67,20 @@ class Application:
             )
         if log_request not in (None, True, False):
             raise ConfigError(f"log_request must be True, False or None, not {log_request!r}")
+        if cancel_on_disconnect not in (True, False):
+            raise ConfigError(
+                f"cancel_on_disconnect must be True or False, not {cancel_on_disconnect!r}"
+            )
         self._limits = _limits(reaper_settings)
+        self._cancel_on_disconnect = bool(cancel_on_disconnect)
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
         self._loop: ReactorLoop | None = None
         self._worker: _core.Worker | None = None
         self._hooks = Hooks()
-        self._error_handlers: list[
-            tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
-        ] = []
+        self._middleware = Chain(self._as_response, self._answer_expected)
+        self._error_handlers: list[tuple[type[BaseException] | None, ErrorHandler]] = []
         self._request_extensions: dict[str, tuple[Callable[[_core.Request], Any], bool]] = {}
 
     @property
@@ -88,7 +101,7 @@ class Application:
     def add_error_handler(
         self,
         typ: type[BaseException] | None,
-        handler: Callable[[_core.Request, Any], Any],
+        handler: ErrorHandler,
     ) -> None:
         """Registers `handler(request, exception)` for an exception class, or with None for all.
 
@@ -125,6 +138,31 @@ class Application:
         if not extension.install(chosen):
             raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         self._request_extensions[chosen] = (handler, bool(property))
+
+    def middleware(self, function: M) -> M:
+        """Registers a middleware around all handlers; the first registered is the outermost.
+
+        It is one of: `async def (request, call_next)`, which awaits `call_next(request)`; a plain
+        function of the same, for work before the handler (the response is there only if the handler
+        is plain, too); a generator function `(request)` that does `response = yield`, for both
+        kinds of handlers. It returns a response or a plain value, its own or the one it was given.
+
+        A response is there whenever the handler returned or raised what is answered on purpose:
+        HTTPException, RouteNotFoundException, or what `add_error_handler` was told of in
+        particular. Other exceptions, and those that only a catch-all error handler knows, pass
+        through the middleware and are answered outside of it.
+
+        Middleware sees requests that no route matches. It does not see constant routes, nor what
+        the protocol refuses. Returns the function, so it decorates. Raises ConfigError.
+        """
+        if self._worker is not None:
+            raise ConfigError(f"{function!r} comes too late: the server is already running")
+        self._middleware.add(function)
+        return function
+
+    def add_middleware(self, function: Callable[..., Any]) -> None:
+        """The same as `middleware`, as a call."""
+        self.middleware(function)
 
     def on_startup(self, hook: H) -> H:
         """Registers what runs before the first connection is accepted, in registration order.
@@ -188,15 +226,44 @@ class Application:
 
     def error_handler(self, request: _core.Request, exception: BaseException) -> Any:
         """Turns what a handler raised into a response."""
+        _, handler = self._error_handler(exception)
+        if handler is None:
+            return self.default_error_handler(request, exception)
+        try:
+            return handler(request, exception)
+        except Exception as failure:
+            # Its context is `exception`, so both tracebacks are logged.
+            _log(request, failure)
+            return _core.Response(text="Internal Server Error", code=500)
+
+    def _error_handler(
+        self, exception: BaseException
+    ) -> tuple[type[BaseException] | None, ErrorHandler | None]:
+        """The first error handler that fits, and the class it was registered for."""
         for typ, handler in self._error_handlers:
             if typ is None or isinstance(exception, typ):
-                try:
-                    return handler(request, exception)
-                except Exception as failure:
-                    # Its context is `exception`, so both tracebacks are logged.
-                    _log(request, failure)
-                    return _core.Response(text="Internal Server Error", code=500)
-        return self.default_error_handler(request, exception)
+                return typ, handler
+        return None, None
+
+    def _as_response(self, request: _core.Request, value: Any) -> _core.Response:
+        return self._serving_worker().as_response(request, value)
+
+    def _answer_expected(self, request: _core.Request, error: Exception) -> _core.Response:
+        typ, _ = self._error_handler(error)
+        # A catch-all is the last resort: a transaction that surrounds the handler must see the
+        # exception, or it would commit.
+        if typ in (None, Exception, BaseException) and not isinstance(
+            error, HTTPException | RouteNotFoundException
+        ):
+            raise error
+        worker = self._serving_worker()
+        worker.allow_response(request)
+        return worker.as_response(request, self.error_handler(request, error))
+
+    def _serving_worker(self) -> _core.Worker:
+        if self._worker is None:
+            raise RuntimeError("the server has ended")
+        return self._worker
 
     def run(
         self,
@@ -241,9 +308,10 @@ class Application:
             worker = _core.Worker(
                 self,
                 listener.fileno(),
-                self._router.freeze(),
+                [self._in_middleware(entry) for entry in self._router.freeze()],
                 reactor=reactor,
                 limits=self._limits or None,
+                fallback=self._fallback(),
             )
             self._worker = worker
             if worker.reactor_notice is not None:
@@ -259,6 +327,17 @@ class Application:
         finally:
             self._worker = None
             self._router.thaw()
+
+    def _in_middleware(self, entry: TableEntry) -> TableEntry:
+        handler, kind = entry[2:4]
+        if handler is None or not self._middleware:
+            return entry
+        around = self._middleware.around(handler, cast(Kind, kind))
+        return cast(TableEntry, (*entry[:2], *around, *entry[4:]))
+
+    def _fallback(self) -> tuple[Callable[[_core.Request], Any], str] | None:
+        """What middleware surrounds when no route matches."""
+        return self._middleware.around(_not_found, "sync") if self._middleware else None
 
     def _reactor_loop(self) -> ReactorLoop:
         if self._loop is None or self._loop.is_closed():
@@ -310,6 +389,10 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
+
+
+def _not_found(_request: _core.Request) -> NoReturn:
+    raise RouteNotFoundException
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

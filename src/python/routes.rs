@@ -112,6 +112,12 @@ type Entry<'py> = (
     Option<u64>,
 );
 
+/// A handler that is no route's, with how it is called.
+pub fn lone_handler(entry: (Bound<'_, PyAny>, Bound<'_, PyString>)) -> PyResult<(Py<PyAny>, Kind)> {
+    let (handler, kind) = entry;
+    Ok((handler.unbind(), parse_kind(kind)?))
+}
+
 fn parse_kind(kind: Bound<'_, PyString>) -> PyResult<Kind> {
     match kind.to_str()? {
         "sync" => Ok(Kind::Sync),

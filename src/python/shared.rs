@@ -15,7 +15,7 @@ use super::headers::Names;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
-use super::routes::Routes;
+use super::routes::{Kind, Routes};
 use crate::reactor::peer_name;
 use crate::server::ExchangeId;
 
@@ -23,6 +23,8 @@ use crate::server::ExchangeId;
 pub struct Shared {
     pub app: Py<PyAny>,
     pub routes: Routes,
+    /// Answers requests that no route matches, in the place of a handler.
+    pub fallback: Option<(Py<PyAny>, Kind)>,
     logger: Option<Py<PyAny>>,
     /// The application's own answer to requests that are not HTTP, if it has one.
     pub refusal_handler: Option<Py<PyAny>>,
@@ -54,7 +56,11 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: &Bound<'_, PyAny>, routes: Routes) -> PyResult<Self> {
+    pub fn new(
+        app: &Bound<'_, PyAny>,
+        routes: Routes,
+        fallback: Option<(Py<PyAny>, Kind)>,
+    ) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -62,6 +68,7 @@ impl Shared {
         Ok(Self {
             app: app.clone().unbind(),
             routes,
+            fallback,
             logger: hook("_request_logger")?,
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),

@@ -13,13 +13,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
+use super::answer;
 use super::coroutine;
 use super::dispatch::Dispatch;
 use super::errors::{config_error, reactor_unavailable};
 use super::raw;
-use super::routes::Routes;
+use super::request::Request;
+use super::response::Response;
+use super::routes::{Routes, lone_handler};
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
@@ -66,7 +69,7 @@ struct AsyncioView<'py> {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None))]
+    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None, fallback=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -74,6 +77,7 @@ impl Worker {
         routes: Bound<'_, PyAny>,
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
+        fallback: Option<(Bound<'_, PyAny>, Bound<'_, PyString>)>,
     ) -> PyResult<Self> {
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
@@ -82,6 +86,7 @@ impl Worker {
             .map_err(|error: reactor::ConfigError| config_error(py, &error.to_string()))?;
         let config = reactor_config().map_err(|error| config_error(py, &error.to_string()))?;
         let routes = Routes::from_entries(&routes)?;
+        let fallback = fallback.map(lone_handler).transpose()?;
         let opened =
             reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
         let mut worker = server::Worker::new(limits);
@@ -97,7 +102,7 @@ impl Worker {
         };
         Ok(Self {
             engine: RefCell::new(Some(engine)),
-            shared: Rc::new(Shared::new(&app, routes)?),
+            shared: Rc::new(Shared::new(&app, routes, fallback)?),
             snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
@@ -183,6 +188,21 @@ impl Worker {
         self.drained.set(true);
         self.shared.clear();
         Ok(())
+    }
+
+    /// The response that a handler's result stands for; the request may make another one then.
+    fn as_response<'py>(
+        &self,
+        request: &Bound<'py, Request>,
+        value: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Response>> {
+        request.get().allow_response(request.py());
+        answer::from_result(&self.shared, value)
+    }
+
+    /// Lets the request make another response: the one it made will not be sent.
+    fn allow_response(&self, request: &Bound<'_, Request>) {
+        request.get().allow_response(request.py());
     }
 
     /// Totals since the start, by name, and a few gauges. Within a handler, as of the last wait.

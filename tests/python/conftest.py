@@ -332,11 +332,13 @@ class IdleWorker:
         *,
         reactor: str,
         limits: dict[str, int] | None = None,
+        **options: Any,
     ) -> None:
         self.app = app
         self.routes = routes
         self.reactor = reactor
         self.limits = limits
+        self.options = options
         self.told: list[str] = []
         self.turns = 0
         self.drained_after_checks = 0

@@ -48,6 +48,7 @@ const PYTHON: &[&str] = &[
     "loop",
     "_core",
     "extension",
+    "middleware",
     "hooks",
     "serving",
     "application",
