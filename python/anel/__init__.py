@@ -8,11 +8,13 @@ from anel.exceptions import (
     ConfigError,
     HTTPException,
     LoadError,
+    MethodNotAllowed,
     ReactorUnavailable,
     RouteError,
     RouteNotFoundException,
     SetupError,
 )
+from anel.redirection import redirect
 from anel.routing import Route, Router
 
 __version__ = "0.1.0"
@@ -25,6 +27,7 @@ __all__ = [
     "HTTPException",
     "Headers",
     "LoadError",
+    "MethodNotAllowed",
     "ReactorUnavailable",
     "Request",
     "Response",
@@ -34,4 +37,5 @@ __all__ = [
     "Router",
     "SetupError",
     "__version__",
+    "redirect",
 ]

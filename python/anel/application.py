@@ -16,10 +16,16 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from anel import _core, extension, script
-from anel.exceptions import ConfigError, HTTPException, RouteNotFoundException, SetupError
+from anel.exceptions import (
+    ConfigError,
+    HTTPException,
+    MethodNotAllowed,
+    RouteNotFoundException,
+    SetupError,
+)
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave, leave_with_traceback
 from anel.handlers import Kind
 from anel.hooks import Hook, Hooks, StartUpFailed
@@ -29,6 +35,7 @@ from anel.loop import ReactorLoop, new_loop
 from anel.middleware import Chain
 from anel.routing import Router, TableEntry
 from anel.serving import Serving
+from anel.shortcuts import RouteShortcuts
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -39,7 +46,7 @@ M = TypeVar("M", bound=Callable[..., Any])
 _logger = logging.getLogger("anel.error")
 
 
-class Application:
+class Application(RouteShortcuts):
     """An HTTP application.
 
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
@@ -48,7 +55,7 @@ class Application:
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
     """
 
-    # Whether HEAD, OPTIONS and 405 are answered for known paths without a route for the method.
+    # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
     _automatic_methods = True
 
     def __init__(
@@ -207,7 +214,10 @@ class Application:
         )
 
     def default_error_handler(self, request: _core.Request, exception: BaseException) -> Any:
-        """Answers 404, 503 or 500, or as an HTTPException says; logs what is unexpected."""
+        """Answers 404, 405, 503 or 500, or as an HTTPException says; logs what is unexpected."""
+        if isinstance(exception, MethodNotAllowed):
+            allow = {"Allow": ", ".join(exception.allowed)}
+            return _core.Response(text="Method Not Allowed", code=405, headers=allow)
         if isinstance(exception, RouteNotFoundException):
             return _core.Response(text="Not Found", code=404)
         if isinstance(exception, HTTPException):
@@ -311,7 +321,7 @@ class Application:
                 [self._in_middleware(entry) for entry in self._router.freeze()],
                 reactor=reactor,
                 limits=self._limits or None,
-                fallback=self._fallback(),
+                automatic_methods=self._automatic_methods,
             )
             self._worker = worker
             if worker.reactor_notice is not None:
@@ -335,9 +345,13 @@ class Application:
         around = self._middleware.around(handler, cast(Kind, kind))
         return cast(TableEntry, (*entry[:2], *around, *entry[4:]))
 
+    @property
     def _fallback(self) -> tuple[Callable[[_core.Request], Any], str] | None:
-        """What middleware surrounds when no route matches."""
-        return self._middleware.around(_not_found, "sync") if self._middleware else None
+        """What is called for a request that no route matches; None without middleware."""
+        return self._middleware.around(self._unmatched, "sync") if self._middleware else None
+
+    def _unmatched(self, request: _core.Request) -> _core.Response:
+        return self._serving_worker().unmatched(request)
 
     def _reactor_loop(self) -> ReactorLoop:
         if self._loop is None or self._loop.is_closed():
@@ -389,10 +403,6 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
-
-
-def _not_found(_request: _core.Request) -> NoReturn:
-    raise RouteNotFoundException
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

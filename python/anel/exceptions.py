@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import http
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class AnelError(Exception):
@@ -99,3 +99,23 @@ class HTTPException(AnelError):
 
 class RouteNotFoundException(AnelError):
     """No route matches the request. The name is Japronto's; error handlers can catch it."""
+
+
+class MethodNotAllowed(RouteNotFoundException):
+    """A route matches the path of the request, but none takes its method (RFC 9110 15.5.6).
+
+    Attributes:
+        allowed: the methods that are answered for this path, in order.
+
+    """
+
+    allowed: list[str]
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        """Takes the methods of the Allow header."""
+        self.allowed = sorted(allowed)
+        super().__init__(self.allowed)
+
+    def __str__(self) -> str:
+        """The methods that would do."""
+        return f"the path takes {', '.join(self.allowed)}"

@@ -11,7 +11,9 @@ use super::arguments::Arguments;
 use super::errors::anel_error;
 use super::request::Request;
 use super::response::{Response, State};
+use super::routes::AutomaticMethods;
 use super::shared::Shared;
+use crate::protocol::percent::decode_path;
 
 /// The response that a handler's result stands for: itself, or a plain value.
 #[inline]
@@ -62,9 +64,33 @@ pub fn from_error<'py>(
         .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
 }
 
-/// What an unmatched path raises.
-pub fn not_found(py: Python<'_>) -> PyErr {
-    anel_error(py, "RouteNotFoundException", ())
+/// What a request without a route leads to: the answer to OPTIONS, or the exception that says
+/// whether the path or its method is unknown.
+pub fn unmatched<'py>(
+    shared: &Shared,
+    request: &Bound<'py, Request>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = request.py();
+    let not_found = || Err(anel_error(py, "RouteNotFoundException", ()));
+    if shared.routes.automatic_methods == AutomaticMethods::Off {
+        return not_found();
+    }
+    let (is_options, allowed) = request.get().read(py, |head, bytes| {
+        let allowed = shared.routes.allowed(&decode_path(head.path.of(bytes)));
+        (head.method.of(bytes) == b"OPTIONS", allowed)
+    })?;
+    if allowed.is_empty() {
+        return not_found();
+    }
+    if !is_options {
+        return Err(anel_error(py, "MethodNotAllowed", (allowed,)));
+    }
+    let state = State {
+        status: 204,
+        fields: format!("Allow: {}\r\n", allowed.join(", ")).into_bytes(),
+        ..State::default()
+    };
+    Ok(Response::make(shared, py, state)?.into_any())
 }
 
 const IMPOSSIBLE: &str = "invariant: a response of a constant text can be made";

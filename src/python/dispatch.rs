@@ -36,7 +36,7 @@ impl Handler for Dispatch<'_, '_> {
         let head = request.head;
         let path = decode_path(head.path.of(request.head_bytes));
         let method = head.method.of(request.head_bytes);
-        let route = shared.routes.table.find(method, &path, self.params);
+        let route = shared.routes.find(method, &path, self.params);
         if let Some(Target::Constant(constant)) = route.map(|route| &shared.routes.targets[route]) {
             return responder.respond(&constant.answer());
         }
@@ -113,7 +113,7 @@ fn answer_one(
             Ok(Progress::Done(result)) => result,
             Err(error) => Err(error),
         },
-        None => Err(answer::not_found(py)),
+        None => answer::unmatched(shared, request),
     };
     let response = match result.and_then(|result| answer::from_result(shared, result)) {
         Ok(response) => response,

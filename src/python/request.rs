@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
+use super::routes::convert_values;
 use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
@@ -138,7 +139,7 @@ impl Request {
         })
     }
 
-    /// What the route's placeholders matched, as str.
+    /// What the route's placeholders matched, as their types say; str without one.
     #[getter]
     fn match_dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::MatchDict, |py| {
@@ -148,14 +149,18 @@ impl Request {
             let Some(route) = state.route else {
                 return Ok(dict.into_any());
             };
-            let names = state.shared.routes.table.pattern(route).names();
+            let shared = state.shared.clone();
+            let placeholders = shared.routes.table.pattern(route).placeholders();
             request.read(py, |head, bytes| -> PyResult<()> {
                 let path = decode_path(head.path.of(bytes));
-                for (name, value) in names.iter().zip(state.params.values(&path)) {
-                    dict.set_item(name, String::from_utf8_lossy(value))?;
+                for (placeholder, value) in placeholders.iter().zip(state.params.values(&path)) {
+                    dict.set_item(&placeholder.name, String::from_utf8_lossy(value))?;
                 }
                 Ok(())
             })??;
+            // Making values may run Python code; it must not find the state borrowed.
+            drop(state);
+            convert_values(placeholders, &dict)?;
             Ok(dict.into_any())
         })
     }
@@ -418,7 +423,12 @@ impl Request {
         self.state.borrow_mut(py).responded = false;
     }
 
-    fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&RequestHead, &[u8]) -> R) -> PyResult<R> {
+    /// Shows the head, which must not lead back into Python: the state is borrowed meanwhile.
+    pub fn read<R>(
+        &self,
+        py: Python<'_>,
+        look: impl FnOnce(&RequestHead, &[u8]) -> R,
+    ) -> PyResult<R> {
         let loan = self.loan.borrow(py);
         loan.with(|request| match request {
             Some(request) => Ok(look(request.head, request.head_bytes)),

@@ -15,7 +15,7 @@ use super::headers::Names;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
-use super::routes::{Kind, Routes};
+use super::routes::{Kind, Routes, lone_handler};
 use crate::reactor::peer_name;
 use crate::server::ExchangeId;
 
@@ -56,11 +56,7 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(
-        app: &Bound<'_, PyAny>,
-        routes: Routes,
-        fallback: Option<(Py<PyAny>, Kind)>,
-    ) -> PyResult<Self> {
+    pub fn new(app: &Bound<'_, PyAny>, routes: Routes) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -68,7 +64,7 @@ impl Shared {
         Ok(Self {
             app: app.clone().unbind(),
             routes,
-            fallback,
+            fallback: lone_handler(app.getattr("_fallback")?)?,
             logger: hook("_request_logger")?,
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),

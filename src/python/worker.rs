@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use super::answer;
 use super::coroutine;
@@ -22,7 +22,7 @@ use super::errors::{config_error, reactor_unavailable};
 use super::raw;
 use super::request::Request;
 use super::response::Response;
-use super::routes::{Routes, lone_handler};
+use super::routes::{AutomaticMethods, Routes};
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use crate::reactor::{self, AnyReactor, Completion, Kind, Op, Reactor, Submit, Token};
@@ -69,7 +69,8 @@ struct AsyncioView<'py> {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None, fallback=None))]
+    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None,
+                        automatic_methods=true))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -77,7 +78,7 @@ impl Worker {
         routes: Bound<'_, PyAny>,
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
-        fallback: Option<(Bound<'_, PyAny>, Bound<'_, PyString>)>,
+        automatic_methods: bool,
     ) -> PyResult<Self> {
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
@@ -85,8 +86,12 @@ impl Worker {
             .parse()
             .map_err(|error: reactor::ConfigError| config_error(py, &error.to_string()))?;
         let config = reactor_config().map_err(|error| config_error(py, &error.to_string()))?;
-        let routes = Routes::from_entries(&routes)?;
-        let fallback = fallback.map(lone_handler).transpose()?;
+        let automatic_methods = if automatic_methods {
+            AutomaticMethods::On
+        } else {
+            AutomaticMethods::Off
+        };
+        let routes = Routes::from_entries(&routes, automatic_methods)?;
         let opened =
             reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
         let mut worker = server::Worker::new(limits);
@@ -102,7 +107,7 @@ impl Worker {
         };
         Ok(Self {
             engine: RefCell::new(Some(engine)),
-            shared: Rc::new(Shared::new(&app, routes, fallback)?),
+            shared: Rc::new(Shared::new(&app, routes)?),
             snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
@@ -198,6 +203,11 @@ impl Worker {
     ) -> PyResult<Bound<'py, Response>> {
         request.get().allow_response(request.py());
         answer::from_result(&self.shared, value)
+    }
+
+    /// The answer to a request without a route, or the exception that says what is unknown.
+    fn unmatched<'py>(&self, request: &Bound<'py, Request>) -> PyResult<Bound<'py, PyAny>> {
+        answer::unmatched(&self.shared, request)
     }
 
     /// Lets the request make another response: the one it made will not be sent.

@@ -10,8 +10,10 @@
 mod index;
 mod params;
 mod pattern;
+mod placeholder;
 mod table;
 
 pub use params::Params;
-pub use pattern::{Pattern, PatternError, PatternFault};
+pub use pattern::{Pattern, PatternError, PatternFault, Placeholder};
+pub use placeholder::PlaceholderKind;
 pub use table::RouteTable;

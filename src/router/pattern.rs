@@ -1,46 +1,68 @@
-//! The pattern language: literal text and `{name}` placeholders.
+//! The pattern language: literal text and `{name}` or `{name:type}` placeholders.
 //!
 //! Owns its grammar and its errors. A placeholder takes one non-empty run of bytes up to the next
-//! `/` or the end of the path, so it must itself be followed by `/` or the end; `{{` and `}}` are
-//! literal braces. A `:` inside braces is refused: it is kept free for typed placeholders. Refuses
-//! to know methods and other patterns; which of two patterns wins is the table's decision.
+//! `/` or the end of the path, so it must itself be followed by `/` or the end; one of type `path`
+//! takes the non-empty rest, so it must be the end. `{{` and `}}` are literal braces. Refuses to
+//! know methods and other patterns; which of two patterns wins is the table's decision.
+//! `python/anel/patterns.py` reads the same language.
 
 use std::fmt;
 
 use super::params::Params;
+use super::placeholder::PlaceholderKind;
 
 /// A piece of a pattern. Literals are never empty and never adjacent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     /// These bytes.
     Literal(Box<[u8]>),
-    /// One non-empty run without `/`. In a path with as many `/` as the pattern it ends at the one
-    /// with this number, which is how many the pattern has in front of it, or else at the end.
-    Placeholder { end_slash: usize },
+    /// One non-empty run that fits its kind. It ends at the `/` of the path with this number, or
+    /// else at the end. The number is how many the pattern has in front of it: what was matched so
+    /// far has as many. The rest of the path ends at no `/`, so its number is `NO_SLASH`.
+    Placeholder {
+        end_slash: usize,
+        kind: PlaceholderKind,
+    },
+}
+
+/// A path cannot have so many.
+const NO_SLASH: usize = usize::MAX;
+
+/// A name and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placeholder {
+    /// Unique in its pattern.
+    pub name: String,
+    /// Which values fit.
+    pub kind: PlaceholderKind,
 }
 
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    names: Vec<String>,
+    placeholders: Vec<Placeholder>,
     segments: Vec<Segment>,
     slash_count: usize,
+    // Whether the last placeholder takes the rest of the path, with any number of `/`.
+    takes_rest: bool,
 }
 
 impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// Unbalanced braces, an empty, repeated or reserved name, a placeholder that does not fill the
-    /// rest of its path segment, or an empty pattern. The error's message quotes the pattern.
+    /// Unbalanced braces, an empty, repeated or malformed name, an unknown type, a placeholder that
+    /// does not fill the rest of its path segment, a `path` that is not the last, or an empty
+    /// pattern. The error's message quotes the pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let mut parser = Parser {
             rest: text,
             literal: String::new(),
-            names: Vec::new(),
+            placeholders: Vec::new(),
             segments: Vec::new(),
             slash_count: 0,
+            takes_rest: false,
         };
         match parser.run() {
             Ok(()) if parser.segments.is_empty() => {
@@ -48,9 +70,10 @@ impl Pattern {
             }
             Ok(()) => Ok(Self {
                 text: text.to_owned(),
-                names: parser.names,
+                placeholders: parser.placeholders,
                 segments: parser.segments,
                 slash_count: parser.slash_count,
+                takes_rest: parser.takes_rest,
             }),
             Err(fault) => Err(PatternError::new(text, fault)),
         }
@@ -62,10 +85,10 @@ impl Pattern {
         &self.text
     }
 
-    /// The placeholders' names, in the order in which `Params` holds their ranges.
+    /// The placeholders, in the order in which `Params` holds their ranges.
     #[must_use]
-    pub fn names(&self) -> &[String] {
-        &self.names
+    pub fn placeholders(&self) -> &[Placeholder] {
+        &self.placeholders
     }
 
     /// The literal path, or `None` when there is a placeholder.
@@ -85,11 +108,12 @@ impl Pattern {
     }
 
     /// Whether the path matches; if so, `params` holds exactly this pattern's captures. The path's
-    /// slashes were read into `params`. When there are as many as in the pattern, each is the one
-    /// that the pattern has in its place, so a placeholder's end is known without a search.
+    /// slashes were read into `params`. What was matched so far has as many as the pattern up to
+    /// there, so the next one, where a placeholder ends, is known without a search.
     pub(super) fn capture(&self, path: &[u8], params: &mut Params) -> bool {
         params.clear();
-        if self.slash_count != params.slash_count() {
+        let slash_count = params.slash_count();
+        if slash_count != self.slash_count && !(self.takes_rest && slash_count > self.slash_count) {
             return false;
         }
         let mut position = 0;
@@ -101,9 +125,9 @@ impl Pattern {
                     }
                     position += bytes.len();
                 }
-                Segment::Placeholder { end_slash } => {
+                Segment::Placeholder { end_slash, kind } => {
                     let end = params.slash(*end_slash).unwrap_or(path.len());
-                    if end <= position {
+                    if end <= position || !kind.fits(&path[position..end]) {
                         return false;
                     }
                     params.push(position, end);
@@ -132,10 +156,14 @@ pub enum PatternFault {
     EmptyName,
     /// The same name twice.
     DuplicateName,
-    /// A `/`, a `{` or the reserved `:` inside a name.
+    /// A `/` or a `{` inside a name.
     BadName,
+    /// A type that there is not.
+    UnknownType,
     /// Text directly behind a placeholder.
     TextAfterPlaceholder,
+    /// Anything behind a placeholder that takes the rest of the path.
+    PathNotLast,
 }
 
 impl PatternFault {
@@ -147,8 +175,12 @@ impl PatternFault {
             Self::UnbalancedBrace => "unbalanced brace; write {{ or }} for a literal one",
             Self::EmptyName => "a placeholder needs a name",
             Self::DuplicateName => "two placeholders have the same name",
-            Self::BadName => "a placeholder's name cannot contain '/', '{' or ':'",
+            Self::BadName => "a placeholder's name cannot contain '/' or '{'",
+            Self::UnknownType => {
+                "a placeholder has an unknown type; there are str, int, float, uuid and path"
+            }
             Self::TextAfterPlaceholder => "\"}\" must be followed by \"/\" or the end",
+            Self::PathNotLast => "a placeholder of type path must be the end of the pattern",
         }
     }
 }
@@ -186,9 +218,10 @@ impl std::error::Error for PatternError {}
 struct Parser<'a> {
     rest: &'a str,
     literal: String,
-    names: Vec<String>,
+    placeholders: Vec<Placeholder>,
     segments: Vec<Segment>,
     slash_count: usize,
+    takes_rest: bool,
 }
 
 impl Parser<'_> {
@@ -213,24 +246,41 @@ impl Parser<'_> {
 
     /// Reads a placeholder of which the `{` was taken; returns what follows its `}`.
     fn placeholder<'b>(&mut self, inside: &'b str) -> Result<&'b str, PatternFault> {
-        let (name, rest) = inside
+        let (inside, rest) = inside
             .split_once('}')
             .ok_or(PatternFault::UnbalancedBrace)?;
-        if name.contains(['{', '/', ':']) {
+        let (name, kind) = match inside.split_once(':') {
+            None => (inside, Some(PlaceholderKind::Text)),
+            Some((name, kind)) => (name, PlaceholderKind::named(kind)),
+        };
+        if name.contains(['{', '/']) {
             return Err(PatternFault::BadName);
         }
         if name.is_empty() {
             return Err(PatternFault::EmptyName);
         }
-        if self.names.iter().any(|known| known == name) {
+        if self.placeholders.iter().any(|known| known.name == name) {
             return Err(PatternFault::DuplicateName);
+        }
+        let kind = kind.ok_or(PatternFault::UnknownType)?;
+        self.takes_rest = kind == PlaceholderKind::Path;
+        if self.takes_rest && !rest.is_empty() {
+            return Err(PatternFault::PathNotLast);
         }
         if !(rest.is_empty() || rest.starts_with('/')) {
             return Err(PatternFault::TextAfterPlaceholder);
         }
-        self.names.push(name.to_owned());
+        self.placeholders.push(Placeholder {
+            name: name.to_owned(),
+            kind,
+        });
         self.segments.push(Segment::Placeholder {
-            end_slash: self.slash_count,
+            end_slash: if self.takes_rest {
+                NO_SLASH
+            } else {
+                self.slash_count
+            },
+            kind,
         });
         Ok(rest)
     }
@@ -251,13 +301,13 @@ mod tests {
 
     fn segments(text: &str) -> Vec<String> {
         let pattern = Pattern::parse(text).unwrap();
-        let mut names = pattern.names().iter();
+        let mut placeholders = pattern.placeholders().iter();
         pattern
             .segments
             .iter()
             .map(|segment| match segment {
                 Segment::Literal(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-                Segment::Placeholder { .. } => format!("<{}>", names.next().unwrap()),
+                Segment::Placeholder { .. } => format!("<{}>", placeholders.next().unwrap().name),
             })
             .collect()
     }
@@ -302,12 +352,41 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_name_that_is_empty_repeated_or_reserved() {
+    fn refuses_a_name_that_is_empty_repeated_or_malformed() {
         assert_eq!(fault("{a}/{a}"), PatternFault::DuplicateName);
+        assert_eq!(fault("/{a:int}/{a:str}"), PatternFault::DuplicateName);
         assert_eq!(fault("/{}"), PatternFault::EmptyName);
-        assert_eq!(fault("/{id:int}"), PatternFault::BadName);
+        assert_eq!(fault("/{:int}"), PatternFault::EmptyName);
         assert_eq!(fault("/{a/b}"), PatternFault::BadName);
         assert_eq!(fault("/{a{b}"), PatternFault::BadName);
+    }
+
+    #[test]
+    fn knows_the_types_and_no_others() {
+        let pattern = Pattern::parse("/{a:str}/{b:int}/{c:float}/{d:uuid}/{e}/{f:path}").unwrap();
+
+        let kinds: Vec<_> = pattern.placeholders().iter().map(|one| one.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                PlaceholderKind::Text,
+                PlaceholderKind::Int,
+                PlaceholderKind::Float,
+                PlaceholderKind::Uuid,
+                PlaceholderKind::Text,
+                PlaceholderKind::Path,
+            ]
+        );
+        for text in ["/{a:}", "/{a:Int}", "/{a: int}", "/{a:int:b}", "/{a:x/y}"] {
+            assert_eq!(fault(text), PatternFault::UnknownType, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_path_that_is_not_the_end() {
+        assert_eq!(fault("/{a:path}/b"), PatternFault::PathNotLast);
+        assert_eq!(fault("/{a:path}b"), PatternFault::PathNotLast);
+        assert_eq!(fault("/{a:path}/{b}"), PatternFault::PathNotLast);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! of a path are hashed in one pass, so a lookup looks only at patterns whose prefix is there,
 //! however many routes exist. The smallest number among all candidates wins.
 
+use std::collections::BTreeSet;
+
 use super::index::{EMPTY_HASH, Index, mix};
 use super::params::Params;
 use super::pattern::Pattern;
@@ -24,6 +26,11 @@ impl Route {
             None => true,
             Some(methods) => methods.iter().any(|allowed| **allowed == *method),
         }
+    }
+
+    /// The methods that are named.
+    fn methods(&self) -> impl Iterator<Item = &[u8]> {
+        self.methods.iter().flatten().map(|method| &**method)
     }
 }
 
@@ -134,31 +141,70 @@ impl RouteTable {
         &self.routes[number].pattern
     }
 
+    /// The methods of all routes that match the path, each once and in order; empty when no route
+    /// does. For a path that `find` did not find: a route for every method contributes none.
+    #[must_use]
+    pub fn methods_of(&self, path: &[u8]) -> BTreeSet<&[u8]> {
+        let mut methods = BTreeSet::new();
+        for &number in self.literals.routes(mix(EMPTY_HASH, path), path) {
+            methods.extend(self.routes[number as usize].methods());
+        }
+        self.visit_dynamic(path, &mut Params::new(), |candidates, params| {
+            for &number in candidates {
+                let route = &self.routes[number as usize];
+                if route.pattern.capture(path, params) {
+                    methods.extend(route.methods());
+                }
+            }
+        });
+        methods
+    }
+
+    /// The methods of all routes, each once and in order; a route for every method contributes
+    /// none.
+    #[must_use]
+    pub fn methods(&self) -> BTreeSet<&[u8]> {
+        self.routes.iter().flat_map(Route::methods).collect()
+    }
+
     /// The best of `best` and the routes with placeholders.
     fn find_dynamic(&self, method: &[u8], path: &[u8], params: &mut Params, best: u32) -> u32 {
-        params.read_slashes(path);
         let mut search = Search {
             routes: &self.routes,
             method,
             path,
-            params,
             best,
             captured: u32::MAX,
         };
-        search.consider(&self.unprefixed);
+        self.visit_dynamic(path, params, |candidates, params| {
+            search.consider(candidates, params);
+        });
+        search.finish(params)
+    }
+
+    /// Shows the routes with placeholders whose literal prefix is one of the path's, ascending
+    /// within each prefix. The path's slashes are in the `Params` that are handed on.
+    #[inline]
+    fn visit_dynamic(
+        &self,
+        path: &[u8],
+        params: &mut Params,
+        mut visit: impl FnMut(&[u32], &mut Params),
+    ) {
+        params.read_slashes(path);
+        visit(&self.unprefixed, params);
         let (mut hash, mut start, mut depth) = (EMPTY_HASH, 0, 0);
         while self.prefix_depths >> depth.min(DEPTH_MAX) != 0 {
-            let Some(at) = search.params.slash(depth) else {
+            let Some(at) = params.slash(depth) else {
                 break;
             };
             hash = mix(hash, &path[start..=at]);
             start = at + 1;
             if self.prefix_depths & depth_bit(depth) != 0 {
-                search.consider(self.prefixes.routes(hash, &path[..=at]));
+                visit(self.prefixes.routes(hash, &path[..=at]), params);
             }
             depth += 1;
         }
-        search.finish()
     }
 }
 
@@ -167,15 +213,15 @@ struct Search<'a> {
     routes: &'a [Route],
     method: &'a [u8],
     path: &'a [u8],
-    params: &'a mut Params,
     best: u32,
-    // The route whose captures `params` holds; a failed attempt leaves nobody's.
+    // The route whose captures the `Params` hold; a failed attempt leaves nobody's.
     captured: u32,
 }
 
 impl Search<'_> {
     /// Takes the first candidate below the best so far that matches. Candidates are ascending.
-    fn consider(&mut self, candidates: &[u32]) {
+    #[inline]
+    fn consider(&mut self, candidates: &[u32], params: &mut Params) {
         for &number in candidates {
             if number >= self.best {
                 return;
@@ -183,7 +229,7 @@ impl Search<'_> {
             let route = &self.routes[number as usize];
             if route.allows(self.method) {
                 self.captured = u32::MAX;
-                if route.pattern.capture(self.path, self.params) {
+                if route.pattern.capture(self.path, params) {
                     self.captured = number;
                     self.best = number;
                     return;
@@ -192,15 +238,15 @@ impl Search<'_> {
         }
     }
 
-    fn finish(self) -> u32 {
+    fn finish(self, params: &mut Params) -> u32 {
         let Some(route) = self.routes.get(self.best as usize) else {
-            self.params.clear();
+            params.clear();
             return self.best;
         };
         if self.captured != self.best {
-            self.params.clear();
+            params.clear();
             if route.pattern.as_literal().is_none() {
-                route.pattern.capture(self.path, self.params);
+                route.pattern.capture(self.path, params);
             }
         }
         self.best

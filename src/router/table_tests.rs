@@ -5,6 +5,7 @@
 //! language.
 
 use super::*;
+use crate::router::PlaceholderKind;
 
 fn table(routes: &[(&str, &[&str])]) -> RouteTable {
     RouteTable::new(
@@ -155,6 +156,87 @@ fn prefixes_deeper_than_the_bits_of_a_word_are_found() {
 }
 
 #[test]
+fn a_value_that_does_not_fit_goes_on_to_later_routes() {
+    let table = table(&[
+        ("/{id:int}", &[]),
+        ("/{x:float}", &[]),
+        ("/{u:uuid}", &[]),
+        ("/{s:str}", &[]),
+    ]);
+
+    for (path, number) in [
+        ("/-7", 0),
+        ("/7.5", 1),
+        ("/7e5", 3),
+        ("/nan", 3),
+        ("/7.", 3),
+    ] {
+        let value = path[1..].to_owned();
+        assert_eq!(find(&table, "GET", path), Some((number, vec![value])));
+    }
+    let uuid = format!("/{UUID}");
+    assert_eq!(find(&table, "GET", &uuid).map(|found| found.0), Some(2));
+}
+
+#[test]
+fn a_rest_of_the_path_is_one_or_more_characters() {
+    let table = table(&[("/files/{rest:path}", &[]), ("/v{version:path}", &[])]);
+
+    for (path, number, value) in [
+        ("/files/a", 0, "a"),
+        ("/files/a/b/", 0, "a/b/"),
+        ("/files//a", 0, "/a"),
+        ("/files//", 0, "/"),
+        ("/v1/x", 1, "1/x"),
+    ] {
+        let found = find(&table, "GET", path);
+        assert_eq!(found, Some((number, vec![value.to_owned()])), "{path}");
+    }
+    for path in ["/files/", "/files", "/v"] {
+        assert_eq!(find(&table, "GET", path), None, "{path}");
+    }
+}
+
+#[test]
+fn registration_order_decides_between_a_rest_and_longer_prefixes() {
+    let table = table(&[
+        ("/a/b/{x}", &["PUT"]),
+        ("/{rest:path}", &["GET"]),
+        ("/a/b/{x}", &["GET"]),
+        ("/a/{x}/{rest:path}", &["PUT"]),
+    ]);
+
+    assert_eq!(find(&table, "GET", "/a/b/c").map(|found| found.0), Some(1));
+    assert_eq!(find(&table, "PUT", "/a/b/c").map(|found| found.0), Some(0));
+    assert_eq!(
+        find(&table, "PUT", "/a/b/c/d"),
+        Some((3, vec!["b".to_owned(), "c/d".to_owned()]))
+    );
+}
+
+#[test]
+fn the_methods_of_a_path_are_those_of_every_route_that_matches() {
+    let table = table(&[
+        ("/a/b", &["PUT", "GET"]),
+        ("/a/{x}", &["POST", "GET"]),
+        ("/{rest:path}", &["DELETE"]),
+        ("/a/{id:int}", &["PATCH"]),
+    ]);
+    let methods_of = |path: &str| {
+        let methods = table.methods_of(path.as_bytes()).into_iter();
+        methods
+            .map(|method| String::from_utf8(method.to_vec()).unwrap())
+            .collect::<Vec<_>>()
+    };
+
+    assert_eq!(methods_of("/a/b"), ["DELETE", "GET", "POST", "PUT"]);
+    assert_eq!(methods_of("/a/1"), ["DELETE", "GET", "PATCH", "POST"]);
+    assert_eq!(methods_of("/b"), ["DELETE"]);
+    assert!(methods_of("/").is_empty());
+    assert_eq!(table.methods().len(), 5);
+}
+
+#[test]
 fn an_empty_table_finds_nothing() {
     let table = table(&[]);
 
@@ -179,11 +261,41 @@ fn naive_match(pattern: &str, path: &str) -> bool {
             let Some(path) = path.strip_prefix(literal) else {
                 return false;
             };
-            let (_name, rest) = rest.split_once('}').unwrap();
-            let taken = path.find('/').unwrap_or(path.len());
-            taken > 0 && naive_match(rest, &path[taken..])
+            let (inside, rest) = rest.split_once('}').unwrap();
+            let kind = inside.split_once(':').map_or("str", |(_name, kind)| kind);
+            let taken = match kind {
+                "path" => path.len(),
+                _ => path.find('/').unwrap_or(path.len()),
+            };
+            taken > 0 && naive_fits(kind, &path[..taken]) && naive_match(rest, &path[taken..])
         }
     }
+}
+
+fn naive_fits(kind: &str, value: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = value.strip_prefix('-').unwrap_or(value);
+    match kind {
+        "int" => is_number(unsigned),
+        "float" => unsigned.splitn(2, '.').all(is_number),
+        "uuid" => {
+            let groups: Vec<&str> = value.split('-').collect();
+            let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+            lengths == [8, 4, 4, 4, 12] && groups.concat().bytes().all(|b| b.is_ascii_hexdigit())
+        }
+        _ => true,
+    }
+}
+
+fn naive_methods<'a>(
+    routes: &'a [(String, Option<Vec<String>>)],
+    path: &str,
+) -> BTreeSet<&'a [u8]> {
+    routes
+        .iter()
+        .filter(|(pattern, _)| naive_match(pattern, path))
+        .flat_map(|(_, methods)| methods.iter().flatten().map(String::as_bytes))
+        .collect()
 }
 
 /// A seeded generator (xorshift64*): failures repeat, and no dependency is needed.
@@ -209,7 +321,11 @@ impl Dice {
             }
             text.push_str(self.pick(&["", "", "a", "b", "long-segment"]));
             if self.below(2) == 0 {
-                text.push_str(&format!("{{p{number}}}"));
+                let kind = self.pick(&["", "", ":str", ":int", ":float", ":uuid", ":path"]);
+                text.push_str(&format!("{{p{number}{kind}}}"));
+                if kind == ":path" {
+                    break;
+                }
             }
         }
         text
@@ -221,16 +337,19 @@ impl Dice {
             if number > 0 {
                 text.push('/');
             }
-            text.push_str(self.pick(&["", "a", "b", "ab", "long-segment", "x"]));
+            text.push_str(self.pick(&["", "", "a", "b"]));
+            text.push_str(self.pick(&["", "b", "x", "7", "-12", "1.5", "-.5", "2.", UUID]));
         }
         text
     }
 }
 
+const UUID: &str = "0123abCD-0000-4000-8000-89aBcDeF0123";
+
 #[test]
 fn agrees_with_a_naive_scan_on_generated_tables() {
     let rounds = if cfg!(miri) { 20 } else { 2_000 };
-    let mut hits = 0;
+    let (mut hits, mut rests) = (0, 0);
     for seed in 1..=rounds {
         let mut dice = Dice(seed);
         let mut routes = Vec::new();
@@ -255,6 +374,13 @@ fn agrees_with_a_naive_scan_on_generated_tables() {
         for _ in 0..50 {
             let (method, path) = (dice.pick(&["GET", "POST", "PUT", "ET"]), dice.path());
             let expected = naive(&routes, method, &path);
+            if expected.is_none() {
+                assert_eq!(
+                    compiled.methods_of(path.as_bytes()),
+                    naive_methods(&routes, &path),
+                    "{seed} {path}"
+                );
+            }
             let found = find(&compiled, method, &path);
             assert_eq!(
                 found.as_ref().map(|(number, _)| *number),
@@ -263,17 +389,19 @@ fn agrees_with_a_naive_scan_on_generated_tables() {
             );
             if let Some((number, values)) = found {
                 hits += 1;
-                assert_eq!(values.len(), compiled.pattern(number).names().len());
-                assert!(
-                    values
-                        .iter()
-                        .all(|value| !value.is_empty() && !value.contains('/'))
-                );
+                let placeholders = compiled.pattern(number).placeholders();
+                assert_eq!(values.len(), placeholders.len());
+                for (placeholder, value) in placeholders.iter().zip(&values) {
+                    let takes_rest = placeholder.kind == PlaceholderKind::Path;
+                    rests += u64::from(takes_rest && value.contains('/'));
+                    assert!(!value.is_empty() && (takes_rest || !value.contains('/')));
+                    assert!(placeholder.kind.fits(value.as_bytes()));
+                }
             }
         }
     }
     assert!(
-        hits > rounds,
-        "the generator must hit, or nothing is tested: {hits}"
+        hits > rounds && rests > rounds / 4,
+        "the generator must hit, or nothing is tested: {hits} {rests}"
     );
 }

@@ -332,13 +332,13 @@ class IdleWorker:
         *,
         reactor: str,
         limits: dict[str, int] | None = None,
-        **options: Any,
+        automatic_methods: bool = True,
     ) -> None:
         self.app = app
         self.routes = routes
         self.reactor = reactor
         self.limits = limits
-        self.options = options
+        self.automatic_methods = automatic_methods
         self.told: list[str] = []
         self.turns = 0
         self.drained_after_checks = 0

@@ -98,6 +98,7 @@ app.add_error_handler(KeyError, refused)
 for handler in (sync, await_free, awaits, hidden, unexpected, unexpected_async, expected,
                 expected_async, registered, unusable):
     app.router.add_route("/" + handler.__name__, handler)
+app.router.add_route("/post_only", sync, "POST")
 app.router.add_constant("/constant", text="constant")
 
 def report(request):
@@ -149,6 +150,7 @@ def test_every_form_surrounds_every_form_and_every_handler(
         ("/expected_async", 418, True),
         ("/registered", 409, False),
         ("/nowhere", 404, False),
+        ("/post_only", 405, False),
     ):
         assert server.ask(get(path)).status == code
         assert notes(server) == way(forms, code, is_async=is_async, reaches=False), path
@@ -176,6 +178,15 @@ def test_constant_routes_and_refused_requests_do_not_pass_middleware(serve: Serv
     assert server.ask(get("/constant")).text == "constant"
     assert server.exchange(b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert notes(server) == []
+
+
+def test_an_automatic_answer_to_options_passes_middleware(serve: Serve) -> None:
+    server = serve(program("generator"))
+
+    answer = server.ask(get("/post_only", method="OPTIONS"))
+
+    assert (answer.status, answer.field("Allow")) == (204, "OPTIONS, POST")
+    assert notes(server) == ["in 0", "out 0 204"]
 
 
 def test_a_chain_of_plain_functions_starts_no_task(serve: Serve) -> None:
@@ -446,7 +457,7 @@ def test_partials_and_callable_objects_are_taken_for_what_they_call(
     worker = run_until(app, 15)
 
     assert worker.routes[0][3] == "awaits"
-    assert worker.options["fallback"][1] == "awaits"
+    assert worker.app._fallback[1] == "awaits"
 
 
 @pytest.mark.usefixtures("idle_worker")
@@ -460,7 +471,7 @@ def test_without_middleware_handlers_are_called_directly() -> None:
     worker = run_until(app, 15)
 
     assert worker.routes[0][2] is handler
-    assert worker.options["fallback"] is None
+    assert worker.app._fallback is None
 
 
 def no_next(request: Any) -> None: ...

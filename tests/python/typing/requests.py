@@ -16,7 +16,7 @@ def attributes(request: Request) -> Response:
     assert_type(request.query.getall("name"), list[str])
     assert_type(request.version, str)
     assert_type(request.headers, Headers)
-    assert_type(request.match_dict, dict[str, str])
+    assert_type(request.match_dict, dict[str, Any])
     assert_type(request.body, bytes | None)
     assert_type(request.text, str | None)
     assert_type(request.json, Any)
