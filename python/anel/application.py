@@ -242,7 +242,9 @@ class Application(RouteShortcuts):
         try:
             return handler(request, exception)
         except Exception as failure:
-            # Its context is `exception`, so both tracebacks are logged.
+            if exception not in (failure.__cause__, failure.__context__):
+                # Else its traceback shows both.
+                _log(request, exception)
             _log(request, failure)
             return _core.Response(text="Internal Server Error", code=500)
 

@@ -290,6 +290,42 @@ def shared(
         assert server.stop() == 0, "\n".join(server.lines)
 
 
+@pytest.fixture
+def serve_japronto(tmp_path: pathlib.Path) -> Iterator[Serve]:
+    """`serve_japronto(source_or_path, *its_arguments)` runs a Japronto program, unchanged."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program: str | pathlib.Path, *arguments: str, reactor: str = "auto") -> Server:
+            if isinstance(program, str):
+                path = tmp_path / "program.py"
+                path.write_text(textwrap.dedent(program))
+                program = path
+            return start_server(stack, as_japronto(program, reactor, *arguments))
+
+        yield start
+
+
+@pytest.fixture(scope="module", params=REACTORS)
+def japronto(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """`shared` for a module whose PROGRAM is one of Japronto's."""
+    program = tmp_path_factory.mktemp("japronto") / "program.py"
+    program.write_text(textwrap.dedent(request.module.PROGRAM))
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, as_japronto(program, request.param))
+        yield server
+        assert server.process.poll() is None, "the server ended:\n" + "\n".join(server.lines)
+        assert server.stop() == 0, "\n".join(server.lines)
+
+
+def as_japronto(program: pathlib.Path | str, reactor: str, *arguments: str) -> list[str]:
+    """The command that runs a Japronto program on a port that the kernel picks."""
+    where = ["--host", "127.0.0.1", "--port", "0", "--reactor", reactor]
+    command = [sys.executable, "-m", "anel", "run", "--japronto", *where]
+    return [*command, str(program), *arguments]
+
+
 def start_server(stack: contextlib.ExitStack, command: list[str], **environment: str) -> Server:
     """Starts a process that announces its port, and ends it with the stack."""
     process = subprocess.Popen(
