@@ -86,7 +86,7 @@ class Application(RouteShortcuts):
         self._loop: ReactorLoop | None = None
         self._worker: _core.Worker | None = None
         self._hooks = Hooks()
-        self._middleware = Chain(self._as_response, self._answer_expected)
+        self._middleware = Chain(self._answer_expected)
         self._error_handlers: list[tuple[type[BaseException] | None, ErrorHandler]] = []
         self._request_extensions: dict[str, tuple[Callable[[_core.Request], Any], bool]] = {}
 
@@ -257,9 +257,6 @@ class Application(RouteShortcuts):
                 return typ, handler
         return None, None
 
-    def _as_response(self, request: _core.Request, value: Any) -> _core.Response:
-        return self._serving_worker().as_response(request, value)
-
     def _answer_expected(self, request: _core.Request, error: Exception) -> _core.Response:
         typ, _ = self._error_handler(error)
         # A catch-all is the last resort: a transaction that surrounds the handler must see the
@@ -268,14 +265,8 @@ class Application(RouteShortcuts):
             error, HTTPException | RouteNotFoundException
         ):
             raise error
-        worker = self._serving_worker()
-        worker.allow_response(request)
-        return worker.as_response(request, self.error_handler(request, error))
-
-    def _serving_worker(self) -> _core.Worker:
-        if self._worker is None:
-            raise RuntimeError("the server has ended")
-        return self._worker
+        _core.allow_response(request)
+        return _core.as_response(request, self.error_handler(request, error))
 
     def run(
         self,
@@ -350,10 +341,7 @@ class Application(RouteShortcuts):
     @property
     def _fallback(self) -> tuple[Callable[[_core.Request], Any], str] | None:
         """What is called for a request that no route matches; None without middleware."""
-        return self._middleware.around(self._unmatched, "sync") if self._middleware else None
-
-    def _unmatched(self, request: _core.Request) -> _core.Response:
-        return self._serving_worker().unmatched(request)
+        return self._middleware.around(_core.unmatched, "sync") if self._middleware else None
 
     def _reactor_loop(self) -> ReactorLoop:
         if self._loop is None or self._loop.is_closed():

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from anel._core import Request, Response
+from anel._core import Request, Response, as_response
 from anel.exceptions import ConfigError
 from anel.handlers import Kind
 
@@ -24,17 +24,11 @@ Layer: TypeAlias = Callable[[Request], Any]
 class Chain:
     """An application's middleware, in the order of registration."""
 
-    def __init__(
-        self,
-        as_response: Callable[[Request, Any], Response],
-        answer_expected: Callable[[Request, Exception], Response],
-    ) -> None:
+    def __init__(self, answer_expected: Callable[[Request, Exception], Response]) -> None:
         """Starts without middleware.
 
-        `as_response` makes a response of what a handler returned. `answer_expected` makes one of an
-        exception, or raises it when it is not expected.
+        `answer_expected` makes a response of an exception, or raises it when it is not expected.
         """
-        self._as_response = as_response
         self._answer_expected = answer_expected
         self._functions: list[tuple[Callable[..., Any], Form]] = []
 
@@ -78,7 +72,7 @@ class Chain:
 
     def _settled(self, layer: Layer) -> Layer:
         """A plain function that returns a response, or a pending one of a hidden coroutine."""
-        as_response, answer_expected = self._as_response, self._answer_expected
+        answer_expected = self._answer_expected
 
         def settled(request: Request) -> Any:
             try:
@@ -99,7 +93,7 @@ class Chain:
 
     def _settled_async(self, layer: Layer) -> Layer:
         """A coroutine function that returns a response."""
-        as_response, answer_expected = self._as_response, self._answer_expected
+        answer_expected = self._answer_expected
 
         async def settled(request: Request) -> Response:
             try:

@@ -12,6 +12,7 @@ mod doctor;
 mod errors;
 mod factory;
 mod headers;
+mod outcome;
 mod raw;
 mod request;
 mod response;
@@ -29,6 +30,8 @@ mod _core {
     use super::doctor::doctor;
     #[pymodule_export]
     use super::headers::Headers;
+    #[pymodule_export]
+    use super::outcome::{allow_response, as_response, unmatched};
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

@@ -418,6 +418,11 @@ impl Request {
         Ok(response)
     }
 
+    /// What the request shares with all others of its worker.
+    pub fn shared(&self, py: Python<'_>) -> Rc<Shared> {
+        self.state.borrow(py).shared.clone()
+    }
+
     /// Allows another response: the handler has failed, and what it made will not be sent.
     pub fn allow_response(&self, py: Python<'_>) {
         self.state.borrow_mut(py).responded = false;

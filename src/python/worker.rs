@@ -15,13 +15,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::answer;
 use super::coroutine;
 use super::dispatch::Dispatch;
 use super::errors::{config_error, reactor_unavailable};
 use super::raw;
-use super::request::Request;
-use super::response::Response;
 use super::routes::{AutomaticMethods, Routes};
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
@@ -193,26 +190,6 @@ impl Worker {
         self.drained.set(true);
         self.shared.clear();
         Ok(())
-    }
-
-    /// The response that a handler's result stands for; the request may make another one then.
-    fn as_response<'py>(
-        &self,
-        request: &Bound<'py, Request>,
-        value: Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, Response>> {
-        request.get().allow_response(request.py());
-        answer::from_result(&self.shared, value)
-    }
-
-    /// The answer to a request without a route, or the exception that says what is unknown.
-    fn unmatched<'py>(&self, request: &Bound<'py, Request>) -> PyResult<Bound<'py, PyAny>> {
-        answer::unmatched(&self.shared, request)
-    }
-
-    /// Lets the request make another response: the one it made will not be sent.
-    fn allow_response(&self, request: &Bound<'_, Request>) {
-        request.get().allow_response(request.py());
     }
 
     /// Totals since the start, by name, and a few gauges. Within a handler, as of the last wait.
