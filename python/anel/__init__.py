@@ -18,6 +18,7 @@ from anel.exceptions import (
 )
 from anel.files import FileResponse
 from anel.forms import File, Files, Form
+from anel.redirection import redirect
 from anel.routing import Route, Router
 from anel.sse import Event, EventStream
 from anel.streaming import StreamingResponse
@@ -54,4 +55,5 @@ __all__ = [
     "Transport",
     "TransportSocket",
     "__version__",
+    "redirect",
 ]

@@ -8,6 +8,7 @@ through `error_handler`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import os
@@ -15,9 +16,9 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, TypeAlias, TypeVar, cast
 
-from anel import _core, encoding, extension, loops
+from anel import _core, encoding, extension, loops, script
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -25,28 +26,34 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
+from anel.failures import EXIT_BIND, EXIT_SETUP, leave, leave_with_traceback
+from anel.handlers import Kind
+from anel.hooks import Hook, Hooks, StartUpFailed
 from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loops import LoopChoice
-from anel.routing import Router
+from anel.middleware import Chain
+from anel.routing import Router, TableEntry
 from anel.serving import Serving
-
-# Exit codes, shared with the command line.
-EXIT_SETUP = 3
-EXIT_BIND = 4
+from anel.shortcuts import RouteShortcuts
 
 REACTORS = ("auto", "io_uring", "epoll")
+
+ErrorHandler: TypeAlias = Callable[[_core.Request, Any], Any]
+H = TypeVar("H", bound=Hook)
+M = TypeVar("M", bound=Callable[..., Any])
 
 _logger = logging.getLogger("anel.error")
 
 
-class Application:
+class Application(RouteShortcuts):
     """An HTTP application.
 
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
     off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
     asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
+    `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
@@ -60,6 +67,7 @@ class Application:
         protocol_factory: Callable[..., Any] | None = None,
         debug: bool = False,
         loop: LoopChoice | None = None,
+        cancel_on_disconnect: bool = True,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -69,7 +77,12 @@ class Application:
         if log_request not in (None, True, False):
             raise ConfigError(f"log_request must be True, False or None, not {log_request!r}")
         loops.check(loop)
+        if cancel_on_disconnect not in (True, False):
+            raise ConfigError(
+                f"cancel_on_disconnect must be True or False, not {cancel_on_disconnect!r}"
+            )
         self._limits = _limits(reaper_settings)
+        self._cancel_on_disconnect = bool(cancel_on_disconnect)
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
@@ -77,9 +90,9 @@ class Application:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_made_as: LoopChoice | None = None
         self._worker: _core.Worker | None = None
-        self._error_handlers: list[
-            tuple[type[BaseException] | None, Callable[[_core.Request, Any], Any]]
-        ] = []
+        self._hooks = Hooks()
+        self._middleware = Chain(self._answer_expected)
+        self._error_handlers: list[tuple[type[BaseException] | None, ErrorHandler]] = []
         self._request_extensions: dict[str, tuple[Callable[[_core.Request], Any], bool]] = {}
 
     @property
@@ -103,7 +116,7 @@ class Application:
     def add_error_handler(
         self,
         typ: type[BaseException] | None,
-        handler: Callable[[_core.Request, Any], Any],
+        handler: ErrorHandler,
     ) -> None:
         """Registers `handler(request, exception)` for an exception class, or with None for all.
 
@@ -141,6 +154,60 @@ class Application:
             raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         self._request_extensions[chosen] = (handler, bool(property))
 
+    def middleware(self, function: M) -> M:
+        """Registers a middleware around all handlers; the first registered is the outermost.
+
+        It is one of: `async def (request, call_next)`, which awaits `call_next(request)`; a plain
+        function of the same, for work before the handler (the response is there only if the handler
+        is plain, too); a generator function `(request)` that does `response = yield`, for both
+        kinds of handlers. It returns a response or a plain value, its own or the one it was given.
+
+        A response is there whenever the handler returned or raised what is answered on purpose:
+        HTTPException, RouteNotFoundException, or what `add_error_handler` was told of in
+        particular. Other exceptions, and those that only a catch-all error handler knows, pass
+        through the middleware and are answered outside of it.
+
+        Middleware sees requests that no route matches. It does not see constant routes, nor what
+        the protocol refuses. Returns the function, so it decorates. Raises ConfigError.
+        """
+        if self._worker is not None:
+            raise ConfigError(f"{function!r} comes too late: the server is already running")
+        self._middleware.add(function)
+        return function
+
+    def add_middleware(self, function: Callable[..., Any]) -> None:
+        """The same as `middleware`, as a call."""
+        self.middleware(function)
+
+    def on_startup(self, hook: H) -> H:
+        """Registers what runs before the first connection is accepted, in registration order.
+
+        A function or coroutine function; it is called with the application if it has a parameter.
+        It runs on `loop`, in the worker. A failure ends the process with its traceback and exit
+        code 3. Returns the hook, so it decorates. Raises ConfigError.
+        """
+        self._hooks.add("startup", hook)
+        return hook
+
+    def on_shutdown(self, hook: H) -> H:
+        """Registers what runs after the last connection has ended, in reverse order.
+
+        As `on_startup`; a failure is logged, and the other hooks run. Shutdown hooks run when the
+        whole start-up has succeeded, and only then.
+        """
+        self._hooks.add("shutdown", hook)
+        return hook
+
+    def lifespan(self, hook: H) -> H:
+        """Registers an async function that yields once: start-up before it, shutdown after.
+
+        A function that returns an async context manager does, too. Lifespans and the other hooks
+        take their places in one order. What ends a lifespan while it serves, such as a failure in
+        its task group, drains the server and is raised by `run()`.
+        """
+        self._hooks.add("lifespan", hook)
+        return hook
+
     def default_request_logger(self, request: _core.Request) -> None:
         """Prints address, method and path of an answered request."""
         print(request.remote_addr, request.method, request.path, flush=True)
@@ -177,15 +244,37 @@ class Application:
 
     def error_handler(self, request: _core.Request, exception: BaseException) -> Any:
         """Turns what a handler raised into a response."""
+        _, handler = self._error_handler(exception)
+        if handler is None:
+            return self.default_error_handler(request, exception)
+        try:
+            return handler(request, exception)
+        except Exception as failure:
+            if exception not in (failure.__cause__, failure.__context__):
+                # Else its traceback shows both.
+                _log(request, exception)
+            _log(request, failure)
+            return _core.Response(text="Internal Server Error", code=500)
+
+    def _error_handler(
+        self, exception: BaseException
+    ) -> tuple[type[BaseException] | None, ErrorHandler | None]:
+        """The first error handler that fits, and the class it was registered for."""
         for typ, handler in self._error_handlers:
             if typ is None or isinstance(exception, typ):
-                try:
-                    return handler(request, exception)
-                except Exception as failure:
-                    # Its context is `exception`, so both tracebacks are logged.
-                    _log(request, failure)
-                    return _core.Response(text="Internal Server Error", code=500)
-        return self.default_error_handler(request, exception)
+                return typ, handler
+        return None, None
+
+    def _answer_expected(self, request: _core.Request, error: Exception) -> _core.Response:
+        typ, _ = self._error_handler(error)
+        # A catch-all is the last resort: a transaction that surrounds the handler must see the
+        # exception, or it would commit.
+        if typ in (None, Exception, BaseException) and not isinstance(
+            error, HTTPException | RouteNotFoundException
+        ):
+            raise error
+        _core.allow_response(request)
+        return _core.as_response(request, self.error_handler(request, error))
 
     def run(
         self,
@@ -203,12 +292,17 @@ class Application:
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
         decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
         event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
-        else "auto": asyncio's loop with the reactor as its selector. Does nothing while the command
-        line loads this application. A port that cannot be had ends the process with exit code 4, a
-        worker that cannot start with 3, each with one line on stderr.
+        else "auto": asyncio's loop with the reactor as its selector. What `anel run --japronto` was
+        given on the command line wins over the arguments. Does nothing while the command line loads
+        this application. A port that cannot be had ends the process with exit code 4, a worker that
+        cannot start with 3, each with one line on stderr.
         """
         if is_loading():
             return
+        overridden = script.overrides()
+        host, port = overridden.get("host", host), overridden.get("port", port)
+        reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
+        loop = overridden.get("loop", loop)
         if worker_num not in (None, 1):
             raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
         if reload:
@@ -222,11 +316,11 @@ class Application:
         try:
             event_loop = self._event_loop(loop)
         except SetupError as error:
-            _exit(EXIT_SETUP, str(error))
+            leave(EXIT_SETUP, str(error))
         try:
             listener = open_listener(host, port)
         except OSError as error:
-            _exit(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
+            leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
         with listener:
             self._serve(listener, reactor, event_loop)
 
@@ -237,7 +331,7 @@ class Application:
             worker = _core.Worker(
                 self,
                 listener.fileno(),
-                self._router.freeze(),
+                [self._in_middleware(entry) for entry in self._router.freeze()],
                 reactor=reactor,
                 limits=self._limits or None,
                 automatic_methods=self._automatic_methods,
@@ -245,13 +339,29 @@ class Application:
             self._worker = worker
             if worker.reactor_notice is not None:
                 print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
+            script.note_serving()
             announcement = f"Accepting connections on http://{address(listener)}"
-            Serving(event_loop, worker, listener).run(announcement)
+            life = functools.partial(self._hooks.live, self) if self._hooks else None
+            Serving(event_loop, worker, listener, life).run(announcement)
         except SetupError as error:
-            _exit(EXIT_SETUP, str(error))
+            leave(EXIT_SETUP, str(error))
+        except StartUpFailed as failure:
+            leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:
             self._worker = None
             self._router.thaw()
+
+    def _in_middleware(self, entry: TableEntry) -> TableEntry:
+        handler, kind = entry[2:4]
+        if handler is None or not self._middleware:
+            return entry
+        around = self._middleware.around(handler, cast(Kind, kind))
+        return cast(TableEntry, (*entry[:2], *around, *entry[4:]))
+
+    @property
+    def _fallback(self) -> tuple[Callable[[_core.Request], Any], str] | None:
+        """What is called for a request that no route matches; None without middleware."""
+        return self._middleware.around(_core.unmatched, "sync") if self._middleware else None
 
     def _event_loop(self, choice: LoopChoice | None) -> asyncio.AbstractEventLoop:
         """The loop there is, or a new one; `choice` is that of `run()`, which goes first."""
@@ -306,7 +416,7 @@ def _reactor(chosen: str | None) -> str:
     if chosen is None:
         chosen = os.environ.get("ANEL_REACTOR") or "auto"
         if chosen not in REACTORS:
-            _exit(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
+            leave(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
@@ -316,15 +426,10 @@ def _choose_json_engine() -> None:
     try:
         encoding.engine()
     except ConfigError as error:
-        _exit(EXIT_SETUP, str(error))
+        leave(EXIT_SETUP, str(error))
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:
     _logger.error(
         "unhandled exception method=%s path=%s", request.method, request.path, exc_info=exception
     )
-
-
-def _exit(code: int, reason: str) -> NoReturn:
-    print(f"anel: {reason}", file=sys.stderr, flush=True)
-    raise SystemExit(code)

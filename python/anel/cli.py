@@ -6,27 +6,21 @@ own code. Exit codes: 0 served and drained, 2 wrong usage, 3 cannot start, 4 can
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-import traceback
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import anel
-from anel.application import EXIT_SETUP, REACTORS, Application
+from anel import alias, script
+from anel.application import REACTORS, Application
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
+from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.loading import load
 from anel.loops import LOOPS, preferring, require
-
-_NOT_THE_USERS = (
-    "<frozen importlib",
-    os.path.dirname(anel.__file__) + os.sep,
-    os.path.dirname(importlib.__file__) + os.sep,
-)
 
 
 class _RunByDefault(click.Group):
@@ -47,8 +41,17 @@ def main() -> None:
     """
 
 
-@main.command()
+class _EndsAtScript(click.Command):
+    """Leaves what follows the name of a Japronto program to that program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = "--japronto" not in args
+        return super().parse_args(ctx, args)
+
+
+@main.command(cls=_EndsAtScript)
 @click.argument("app")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -73,20 +76,60 @@ def main() -> None:
     "  [env var: ANEL_LOOP; default: auto]",
 )
 @click.option("--debug", is_flag=True, help="Log requests; show tracebacks in 500 responses.")
-def run(app: str, host: str, port: int, reactor: str, loop: str | None, debug: bool) -> None:
+@click.option(
+    "--japronto",
+    is_flag=True,
+    help="Run a program written for Japronto, unchanged. Goes before APP; what follows APP is the"
+    " program's. Its own run() chooses host and port, unless they are given here.",
+)
+def run(
+    app: str,
+    arguments: tuple[str, ...],
+    japronto: bool,
+    **settings: Any,
+) -> None:
     """Serve an application.
 
     APP is module:attribute, module.attribute, file.py or file.py:attribute.
     """
+    loop = settings["loop"]
     # A loop that the application's module asks for is made while it is loaded.
     click.get_current_context().with_resource(preferring(loop))
     if loop is not None:
         _require(loop)
-    application = _load(app)
+    if japronto:
+        _run_as_japronto(app, arguments)
+        return
+    if arguments:
+        hint = "; --japronto goes before APP" if "--japronto" in arguments else ""
+        raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)}){hint}")
+    _serve(_load(app), settings.pop("host"), settings.pop("port"), **settings)
+
+
+def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name not in ("app", "arguments", "japronto")
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    alias.install()
+    if not (app.endswith(".py") or os.path.isfile(app)):
+        # As Japronto's own command line has it: an attribute of a module.
+        if arguments:
+            raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)})")
+        _serve(_load(app), **given)
+        return
     try:
-        application.run(host, port, reactor=reactor, loop=loop, debug=debug)
-    except (ConfigError, RouteError) as error:
-        _fail(str(error))
+        script.run_script(app, arguments, given)
+    except LoadError as error:
+        leave(EXIT_SETUP, str(error))
+    except Exception as error:
+        # A program that has served ends as it would without us.
+        leave_with_traceback(1 if script.has_served() else EXIT_SETUP, error)
+    if not script.has_served():
+        leave(EXIT_SETUP, f"{app!r} has ended without serving: nothing called app.run()")
 
 
 @main.command()
@@ -106,42 +149,28 @@ def _require(loop: str) -> None:
     try:
         require(loop)
     except SetupError as error:
-        _fail(str(error))
+        leave(EXIT_SETUP, str(error))
+
+
+def _serve(application: Application, *address: Any, **settings: Any) -> None:
+    try:
+        application.run(*address, **settings)
+    except (ConfigError, RouteError) as error:
+        leave(EXIT_SETUP, str(error))
 
 
 def _load(spec: str) -> Application:
     try:
         application = load(spec)
     except LoadError as error:
-        _fail(str(error))
+        leave(EXIT_SETUP, str(error))
     except SystemExit as error:
-        _fail(f"{spec!r} called exit({error.code!r}) while it was imported")
+        leave(EXIT_SETUP, f"{spec!r} called exit({error.code!r}) while it was imported")
     except Exception as error:
-        _fail_in_user_code(error)
+        leave_with_traceback(EXIT_SETUP, error)
     if not isinstance(application, Application):
-        _fail(f"{spec!r} is a {type(application).__name__}, not an anel.Application")
+        leave(EXIT_SETUP, f"{spec!r} is a {type(application).__name__}, not an anel.Application")
     return application
-
-
-def _fail(reason: str) -> NoReturn:
-    click.echo(f"anel: {reason}", err=True)
-    sys.exit(EXIT_SETUP)
-
-
-def _fail_in_user_code(error: Exception) -> NoReturn:
-    shown = traceback.TracebackException.from_exception(error)
-    _keep_users_frames(shown)
-    click.echo("".join(shown.format()), err=True, nl=False)
-    sys.exit(EXIT_SETUP)
-
-
-def _keep_users_frames(shown: traceback.TracebackException) -> None:
-    """Drops the frames of anel and of the import system, which the user did not write."""
-    kept = [frame for frame in shown.stack if not frame.filename.startswith(_NOT_THE_USERS)]
-    shown.stack = traceback.StackSummary.from_list(kept)
-    for chained in (shown.__cause__, shown.__context__):
-        if chained is not None:
-            _keep_users_frames(chained)
 
 
 def _lines(report: Mapping[str, Any], indent: str) -> list[str]:

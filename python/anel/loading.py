@@ -69,11 +69,16 @@ def _import_module(name: str, spec: str) -> ModuleType:
         raise
 
 
-def _import_file(path: str) -> ModuleType:
+def check_file(path: str) -> None:
+    """Raises LoadError unless the file is there and may be read."""
     if not os.path.isfile(path):
         raise LoadError(f"cannot find file {path!r}")
     if not os.access(path, os.R_OK):
         raise LoadError(f"cannot read file {path!r}")
+
+
+def _import_file(path: str) -> ModuleType:
+    check_file(path)
     stem = os.path.splitext(os.path.basename(path))[0]
     # A file called like a module that is already loaded must not take its place.
     name = f"anel_application_{stem}" if stem in sys.modules else stem

@@ -1,23 +1,25 @@
 """Serves with one worker until told to stop.
 
-Owns the life of a serving process: signals, drain, and the end of the asyncio loop. Signals only
-set things in motion: the first one drains, the second ends at once, a third finds the default
-disposition, so that even a handler that never returns cannot keep the process. Knows nothing of
-routes or HTTP.
+Owns the life of a serving process: signals, the application's start-up and shutdown, drain, and the
+end of the asyncio loop. Signals only set things in motion: the first one drains, the second ends at
+once, a third finds the default disposition, so that even a handler that never returns cannot keep
+the process. Knows nothing of routes or HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from anel.guest import Visiting, attached
+from anel.hooks import StartUpFailed
 
 # How long open requests may take once the server was told to stop. Japronto's number.
 DRAIN_DEADLINE_S = 5.0
@@ -25,9 +27,15 @@ DRAIN_DEADLINE_S = 5.0
 # How often a drain is checked for its end. Short against human patience, long against a turn.
 _DRAIN_CHECK_S = 0.05
 
+# What runs around serving: it sets the future once it has started, and ends after the event.
+Life: TypeAlias = Callable[[asyncio.Future[None], asyncio.Event], Coroutine[Any, Any, None]]
+
 
 class Drainable(Visiting, Protocol):
     """What serving needs of a worker."""
+
+    def connections(self) -> tuple[int, int]:
+        """How many connections are idle, and how many have a request in progress."""
 
     def drain(self, deadline_s: float) -> None:
         """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
@@ -40,52 +48,86 @@ class Drainable(Visiting, Protocol):
 
 
 class Serving:
-    """One worker on one loop, from the first accept to the last close."""
+    """One worker on one loop, from start-up to the last close."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         worker: Drainable,
         listener: socket.socket | None = None,
+        life: Life | None = None,
     ) -> None:
         """Takes a loop that is not running and a worker of this thread.
 
-        The listener is closed once the worker has stopped accepting from it.
+        The listener is closed once the worker has stopped accepting from it. `life` runs around it
+        all, as one task.
         """
         self._loop = loop
         self._worker = worker
         self._listener = listener
+        self._life = _Life(loop, life) if life is not None else None
+        self._drain = Drain(loop, worker)
+        self._is_serving = False
         self._stops = 0
         self._signals_seen = 0
 
     def run(self, announcement: str) -> None:
-        """Serves until a signal, or `loop.stop()`, and closes the loop.
+        """Starts up, serves until a signal or `loop.stop()`, shuts down and closes the loop.
 
         The announcement is printed once a signal would drain: whoever waits for it may send one.
+        Raises StartUpFailed for what fails in the start-up, and what ended `life` too early.
         """
         try:
-            with self._signals(), attached(self._loop, self._worker):
+            with self._signals():
+                try:
+                    if self._life is not None:
+                        self._life.start()
+                    if not self._stops:
+                        self._serve(announcement)
+                finally:
+                    # No connection is left when the application shuts down.
+                    self._worker.stop()
+                    if self._life is not None:
+                        self._life.finish()
+        finally:
+            _close(self._loop)
+
+    def _serve(self, announcement: str) -> None:
+        self._is_serving = True
+        if self._life is not None:
+            self._life.when_ended(self._begin_drain)
+        try:
+            with attached(self._loop, self._worker):
                 print(announcement, flush=True)
                 self._loop.run_forever()
         finally:
-            self._worker.stop()
-            _close(self._loop)
+            self._is_serving = False
 
     def stop(self) -> None:
-        """The first call drains, the second ends at once."""
+        """The first call drains, the second ends at once. A start-up or shutdown is cut short."""
         self._stops += 1
         if self._stops == 1:
-            self._worker.drain(DRAIN_DEADLINE_S)
-            # The worker hears of it in its next turn; until then it may use the descriptor.
-            self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
+            print("Termination request received", flush=True)
+        if not self._is_serving:
+            if self._life is not None:
+                self._life.cut_short(is_repeated=self._stops > 1)
+        elif self._stops == 1:
+            self._begin_drain()
         else:
             self._loop.stop()
+
+    def _begin_drain(self) -> None:
+        if self._is_serving and not self._drain.has_begun:
+            self._drain.begin()
+            # The worker hears of it in its next turn; until then it may use the descriptor.
+            self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
 
     def _check_drain(self) -> None:
         if self._listener is not None:
             # Peers are refused at once instead of waiting for somebody who will never accept.
             self._listener.close()
             self._listener = None
+        self._drain.report()
         if self._worker.is_drained():
             self._loop.stop()
         else:
@@ -120,6 +162,90 @@ class Serving:
                 signal.signal(number, previous[number])
 
 
+class Drain:
+    """A drain as it is told on stdout, in Japronto's words."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Drainable) -> None:
+        """Takes the loop whose clock counts."""
+        self._loop = loop
+        self._worker = worker
+        self._until: float | None = None
+        self._seconds_left = math.ceil(DRAIN_DEADLINE_S)
+        self._busy = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the worker was told to drain."""
+        return self._until is not None
+
+    def begin(self) -> None:
+        """Tells the worker to drain."""
+        idle, self._busy = self._worker.connections()
+        if idle or self._busy:
+            print("Draining connections...", flush=True)
+        if idle:
+            print(f"{idle} idle connections closed immediately", flush=True)
+        if self._busy:
+            print(f"{self._busy} connections busy, read-end closed", flush=True)
+        self._worker.drain(DRAIN_DEADLINE_S)
+        self._until = self._loop.time() + DRAIN_DEADLINE_S
+
+    def report(self) -> None:
+        """Tells once a second what is left."""
+        if self._until is None or self._seconds_left == 0:
+            return
+        _, busy = self._worker.connections()
+        seconds = max(0, math.ceil(self._until - self._loop.time()))
+        if seconds == 0 and (busy or self._busy):
+            # At the deadline the worker may have come first; those that it ended were busy before.
+            print(f"Forcefully killing {busy or self._busy} connections", flush=True)
+        elif seconds < self._seconds_left and busy:
+            print(f"{seconds} seconds remaining, {busy} connections still busy", flush=True)
+        self._seconds_left = seconds
+        self._busy = busy
+
+
+class _Life:
+    """What the application does around serving, as one task."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, life: Life) -> None:
+        self._loop = loop
+        self._started = loop.create_future()
+        self._stopping = asyncio.Event()
+        self._task = loop.create_task(life(self._started, self._stopping))
+        self._is_cut_short = False
+
+    def start(self) -> None:
+        """Runs until it has started, or was cut short; raises StartUpFailed."""
+        self._wait(self._started)
+        if not self._started.done() and not self._is_cut_short:
+            cancelled = self._task.cancelled()
+            raise StartUpFailed from (
+                asyncio.CancelledError() if cancelled else self._task.exception()
+            )
+
+    def finish(self) -> None:
+        """Runs to its end; raises what ended it before its time."""
+        self._stopping.set()
+        self._wait()
+        if not self._task.cancelled() and self._started.done():
+            self._task.result()
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Calls back when it ends, on its own or not."""
+        self._task.add_done_callback(lambda _task: callback())
+
+    def cut_short(self, *, is_repeated: bool) -> None:
+        """Gives up a start-up; or a shutdown, once asked a second time."""
+        if is_repeated or not self._started.done():
+            self._is_cut_short = True
+            self._task.cancel()
+
+    def _wait(self, *others: asyncio.Future[None]) -> None:
+        either = asyncio.wait((self._task, *others), return_when=asyncio.FIRST_COMPLETED)
+        self._loop.run_until_complete(either)
+
+
 def _nothing() -> None:
     """What is to be done was done in `_on_signal`."""
 
@@ -132,6 +258,15 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     try:
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                loop.call_exception_handler(
+                    {
+                        "message": "a task failed while the server ended",
+                        "exception": error,
+                        "task": task,
+                    }
+                )
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:

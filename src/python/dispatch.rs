@@ -162,15 +162,17 @@ fn answer_one(
     responder: Responder<'_>,
 ) -> Verdict {
     let py = request.py();
-    let result = match route.map(|route| &shared.routes.targets[route]) {
-        Some(Target::Handler { handler, kind, .. }) => {
-            match call(shared, request, exchange, handler.bind(py), *kind) {
-                Ok(Progress::Later) => return responder.later(),
-                Ok(Progress::Done(result)) => result,
-                Err(error) => Err(error),
-            }
-        }
-        Some(Target::Constant(_)) | None => answer::unmatched(shared, request),
+    let entry = match route.map(|route| &shared.routes.targets[route]) {
+        Some(Target::Handler { handler, kind, .. }) => Some((handler, *kind)),
+        Some(Target::Constant(_)) | None => shared.fallback.as_ref().map(|(h, kind)| (h, *kind)),
+    };
+    let result = match entry {
+        Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
+            Ok(Progress::Later) => return responder.later(),
+            Ok(Progress::Done(result)) => result,
+            Err(error) => Err(error),
+        },
+        None => answer::unmatched(shared, request),
     };
     let response = match result.and_then(|result| answer::from_result(shared, request, result)) {
         Ok(response) => response,

@@ -16,6 +16,7 @@ mod guest;
 mod headers;
 mod lifetime;
 mod orders;
+mod outcome;
 mod pending;
 mod raw;
 mod reader;
@@ -41,6 +42,8 @@ mod _core {
     use super::doctor::doctor;
     #[pymodule_export]
     use super::headers::Headers;
+    #[pymodule_export]
+    use super::outcome::{allow_response, as_response, unmatched};
     #[pymodule_export]
     use super::reader::BodyReader;
     #[pymodule_export]

@@ -188,6 +188,14 @@ type Entry<'py> = (
     Option<u64>,
 );
 
+/// A handler that is no route's, with how it is called, if there is one.
+pub fn lone_handler(entry: Bound<'_, PyAny>) -> PyResult<Option<(Py<PyAny>, Kind)>> {
+    let entry: Option<(Py<PyAny>, Bound<'_, PyString>)> = entry.extract()?;
+    entry
+        .map(|(handler, kind)| Ok((handler, parse_kind(kind)?)))
+        .transpose()
+}
+
 fn parse_kind(kind: Bound<'_, PyString>) -> PyResult<Kind> {
     match kind.to_str()? {
         "sync" => Ok(Kind::Sync),

@@ -20,7 +20,7 @@ use super::pending::Pending;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
-use super::routes::Routes;
+use super::routes::{Kind, Routes, lone_handler};
 use super::view::Views;
 use crate::reactor::peer_name;
 use crate::server::ExchangeId;
@@ -29,6 +29,8 @@ use crate::server::ExchangeId;
 pub struct Shared {
     pub app: Py<PyAny>,
     pub routes: Routes,
+    /// Answers requests that no route matches, in the place of a handler.
+    pub fallback: Option<(Py<PyAny>, Kind)>,
     logger: Option<Py<PyAny>>,
     /// The application's own answer to requests that are not HTTP, if it has one.
     pub refusal_handler: Option<Py<PyAny>>,
@@ -85,6 +87,7 @@ impl Shared {
         Ok(Self {
             app: app.clone().unbind(),
             routes,
+            fallback: lone_handler(app.getattr("_fallback")?)?,
             logger: hook("_request_logger")?,
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),

@@ -193,6 +193,14 @@ impl Worker {
         self.drained.get()
     }
 
+    /// How many connections are idle, and how many have a request in progress.
+    fn connections(&self) -> PyResult<(usize, usize)> {
+        self.with_engine(|engine| {
+            let busy = engine.worker.connections_busy();
+            (engine.worker.connections_open() - busy, busy)
+        })
+    }
+
     /// Closes every connection and the reactor. Harmless when that was done already.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let Ok(mut engine) = self.engine.try_borrow_mut() else {
@@ -220,12 +228,9 @@ impl Worker {
 }
 
 impl Worker {
-    pub(super) fn with_engine(&self, act: impl FnOnce(&mut Engine)) -> PyResult<()> {
+    pub(super) fn with_engine<R>(&self, act: impl FnOnce(&mut Engine) -> R) -> PyResult<R> {
         match self.engine.try_borrow_mut().as_deref_mut() {
-            Ok(Some(engine)) => {
-                act(engine);
-                Ok(())
-            }
+            Ok(Some(engine)) => Ok(act(engine)),
             Ok(None) => Err(PyRuntimeError::new_err("the worker was stopped")),
             Err(_) => Err(PyRuntimeError::new_err("the worker is in a turn")),
         }

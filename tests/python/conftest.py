@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from anel import _core
+from anel import Application, _core
 from services import certificate as certificate
 from services import postgres as postgres
 from services import redis_url as redis_url
@@ -329,6 +329,42 @@ def shared(
         assert server.stop() == 0, "\n".join(server.lines)
 
 
+@pytest.fixture
+def serve_japronto(tmp_path: pathlib.Path) -> Iterator[Serve]:
+    """`serve_japronto(source_or_path, *its_arguments)` runs a Japronto program, unchanged."""
+    with contextlib.ExitStack() as stack:
+
+        def start(program: str | pathlib.Path, *arguments: str, reactor: str = "auto") -> Server:
+            if isinstance(program, str):
+                path = tmp_path / "program.py"
+                path.write_text(textwrap.dedent(program))
+                program = path
+            return start_server(stack, as_japronto(program, reactor, *arguments))
+
+        yield start
+
+
+@pytest.fixture(scope="module", params=REACTORS)
+def japronto(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """`shared` for a module whose PROGRAM is one of Japronto's."""
+    program = tmp_path_factory.mktemp("japronto") / "program.py"
+    program.write_text(textwrap.dedent(request.module.PROGRAM))
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, as_japronto(program, request.param))
+        yield server
+        assert server.process.poll() is None, "the server ended:\n" + "\n".join(server.lines)
+        assert server.stop() == 0, "\n".join(server.lines)
+
+
+def as_japronto(program: pathlib.Path | str, reactor: str, *arguments: str) -> list[str]:
+    """The command that runs a Japronto program on a port that the kernel picks."""
+    where = ["--host", "127.0.0.1", "--port", "0", "--reactor", reactor]
+    command = [sys.executable, "-m", "anel", "run", "--japronto", *where]
+    return [*command, str(program), *arguments]
+
+
 def start_server(stack: contextlib.ExitStack, command: list[str], **environment: str) -> Server:
     """Starts a process that announces its port, and ends it with the stack."""
     process = subprocess.Popen(
@@ -395,6 +431,9 @@ class IdleWorker:
         wait_ms = DEADLINE_S * 1000 if timeout is None else timeout * 1000
         return bool(self._poll.poll(wait_ms))
 
+    def connections(self) -> tuple[int, int]:
+        return 0, 0
+
     def drain(self, deadline_s: float) -> None:
         self.told.append("drain")
 
@@ -412,6 +451,28 @@ def idle_worker(monkeypatch: pytest.MonkeyPatch) -> type[IdleWorker]:
     monkeypatch.setattr(IdleWorker, "made", [], raising=False)
     monkeypatch.setattr(_core, "Worker", IdleWorker)
     return IdleWorker
+
+
+def run_until(app: Application, *signals: int, checks: int = 0) -> IdleWorker:
+    """Runs the application and sends it the signals, one per turn, from within its first turns."""
+    pending = list(signals)
+
+    def send_next() -> None:
+        worker = IdleWorker.made[-1]
+        worker.drained_after_checks = max(worker.drained_after_checks, checks)
+        if pending:
+            os.kill(os.getpid(), pending.pop(0))
+
+    original = IdleWorker.__init__
+
+    def init(worker: IdleWorker, *arguments: Any, **named: Any) -> None:
+        original(worker, *arguments, **named)
+        worker.on_turn = send_next
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IdleWorker, "__init__", init)
+        app.run("127.0.0.1", 0)
+    return IdleWorker.made[-1]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from anel.exceptions import (
 )
 from anel.loading import _marked
 from anel.loop import ReactorLoop, new_loop
-from conftest import IdleWorker
+from conftest import IdleWorker, run_until
 
 REQUEST: Any = types.SimpleNamespace(method="GET", path="/x", remote_addr="192.0.2.1")
 
@@ -275,28 +275,6 @@ def test_an_unavailable_reactor_ends_with_one_line_and_exit_code_3(
     app.router.add_route("/", print)
 
 
-def run_until(app: Application, *signals: int, checks: int = 0) -> IdleWorker:
-    """Runs the application and sends it the signals, one per turn, from within its first turns."""
-    pending = list(signals)
-
-    def send_next() -> None:
-        worker = IdleWorker.made[-1]
-        worker.drained_after_checks = max(worker.drained_after_checks, checks)
-        if pending:
-            os.kill(os.getpid(), pending.pop(0))
-
-    original = IdleWorker.__init__
-
-    def init(worker: IdleWorker, *arguments: Any, **named: Any) -> None:
-        original(worker, *arguments, **named)
-        worker.on_turn = send_next
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IdleWorker, "__init__", init)
-        app.run("127.0.0.1", 0)
-    return IdleWorker.made[-1]
-
-
 @pytest.mark.usefixtures("idle_worker")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_drains_and_run_returns(
@@ -308,7 +286,9 @@ def test_the_first_signal_drains_and_run_returns(
 
     assert worker.told == ["drain", "stop"]
     assert signal.getsignal(number) is before
-    assert capsys.readouterr().out.startswith("Accepting connections on http://127.0.0.1:")
+    accepting, terminating = capsys.readouterr().out.splitlines()
+    assert accepting.startswith("Accepting connections on http://127.0.0.1:")
+    assert terminating == "Termination request received"
 
 
 @pytest.mark.usefixtures("idle_worker")
@@ -327,7 +307,7 @@ def test_the_worker_is_given_routes_reactor_and_limits(monkeypatch: pytest.Monke
     worker = run_until(app, signal.SIGTERM)
 
     assert worker.app is app
-    assert worker.routes == [("/", None, print, "sync", route, None, False, None)]
+    assert [entry[:5] for entry in worker.routes] == [("/", None, print, "sync", route)]
     assert worker.reactor == "epoll"
     assert worker.limits == {"idle_timeout_ms": 2500}
 

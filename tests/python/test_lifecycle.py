@@ -218,6 +218,48 @@ def test_a_handler_beyond_the_deadline_is_cancelled_and_answered_with_503(server
     for client in clients:
         with client:
             assert client.is_ended()
+    begin = server.lines.index("4 connections busy, read-end closed") + 1
+    assert server.lines[begin:] == [
+        "4 seconds remaining, 4 connections still busy",
+        "3 seconds remaining, 4 connections still busy",
+        "2 seconds remaining, 4 connections still busy",
+        "1 seconds remaining, 4 connections still busy",
+        "Forcefully killing 4 connections",
+    ]
+
+
+def test_a_drain_without_connections_tells_nothing(server: Server) -> None:
+    assert server.stop() == 0
+
+    assert server.lines[1:] == ["Termination request received"]
+
+
+def test_a_drain_tells_of_idle_connections(server: Server) -> None:
+    with server.client() as one, server.client() as other:
+        one.ask(get())
+        other.ask(get())
+
+        assert server.stop() == 0
+
+    assert server.lines[1:] == [
+        "Termination request received",
+        "Draining connections...",
+        "2 idle connections closed immediately",
+    ]
+
+
+def test_a_drain_that_ends_in_time_kills_nobody(server: Server) -> None:
+    with server.client() as idle, server.client() as client:
+        idle.ask(get())
+        assert client.ask(get("/stop_and_finish")).text == "finished"
+        assert server.wait() == 0
+
+    assert server.lines[1:] == [
+        "Termination request received",
+        "Draining connections...",
+        "1 idle connections closed immediately",
+        "1 connections busy, read-end closed",
+    ]
 
 
 def test_a_half_sent_request_does_not_outlive_the_deadline(server: Server) -> None:
@@ -365,11 +407,11 @@ def test_auto_serves_with_epoll_where_the_ring_is_forbidden_and_says_why(
 
         assert server.stop() == 0
 
-    notices = [line for line in server.lines if "epoll" in line]
-    assert len(server.lines) == 2
-    assert len(notices) == 1
-    assert notices[0].startswith("anel: serving with epoll, because")
-    assert "seccomp" in notices[0]
+    notice, accepting = server.lines[:2]
+    assert notice.startswith("anel: serving with epoll, because")
+    assert "seccomp" in notice
+    assert accepting.startswith("Accepting connections")
+    assert not [line for line in server.lines[2:] if "epoll" in line]
 
 
 def test_epoll_is_served_without_a_word_where_the_ring_is_forbidden(
@@ -379,7 +421,8 @@ def test_epoll_is_served_without_a_word_where_the_ring_is_forbidden(
         assert server.ask(get()).text == "Hello world!"
         assert server.stop() == 0
 
-    assert len(server.lines) == 1
+    assert server.lines[0].startswith("Accepting connections")
+    assert not [line for line in server.lines if "epoll" in line]
 
 
 def test_the_doctor_says_that_the_ring_is_forbidden(tmp_path: pathlib.Path) -> None:
