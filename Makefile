@@ -43,6 +43,7 @@ test: ## everything: check, core, py
 	$(MAKE) check
 	$(MAKE) core
 	$(MAKE) py
+	$(MAKE) loops
 
 .PHONY: check
 check: dev ## formats, lints and types, in Rust and Python
@@ -65,6 +66,12 @@ sim: ## replay one run of the simulator, SEED=n
 .PHONY: py
 py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
+
+# What a handler and an operator may do is the same on every loop.
+.PHONY: loops
+loops: dev ## tests of handlers and of the process, on uvloop and asyncio's own loop
+	ANEL_LOOP=uvloop $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
+	ANEL_LOOP=asyncio $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
 
 .PHONY: bench
 bench: build ## the benchmarks; BENCH=--quick for a first look
