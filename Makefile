@@ -45,6 +45,7 @@ test: ## everything: check, core, py
 	$(MAKE) core
 	$(MAKE) services
 	$(MAKE) py
+	$(MAKE) loops
 
 .PHONY: check
 check: dev ## formats, lints and types, in Rust and Python
@@ -75,6 +76,12 @@ services: ## Redis and PostgreSQL for the Python tests, installed where that is 
 .PHONY: soak
 soak: build ## a million mixed requests and SOAK_S=30 seconds of pipelines and resets
 	ANEL_SOAK_S=$(SOAK_S) $(BIN)/pytest -v -m soak $(PYTEST)
+
+# What a handler and an operator may do is the same on every loop.
+.PHONY: loops
+loops: dev ## tests of handlers and of the process, on uvloop and asyncio's own loop
+	ANEL_LOOP=uvloop $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
+	ANEL_LOOP=asyncio $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
 
 .PHONY: bench
 bench: build ## the benchmarks; BENCH=--quick for a first look
