@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import queue
@@ -67,6 +68,12 @@ class Answer:
     def text(self) -> str:
         """The body as UTF-8."""
         return self.body.decode()
+
+    @property
+    def value(self) -> Any:
+        """What the body says: parsed if it is JSON, else its text."""
+        is_json = (self.field("Content-Type") or "").startswith("application/json")
+        return json.loads(self.body) if is_json else self.text
 
 
 class Client:

@@ -329,26 +329,26 @@ PROGRAM = """
         return request.Response(json=found)
 """
 
-TEXTS = {
-    "threads/4": "[100,100,100,100]",
-    "processes": "[0,1,4,9,16,25]",
-    "sleeps": "true",
-    "call_at": "true",
-    "call_soon": "true",
-    "context": '["handler","handler","handler","handler"]',
+RESULTS = {
+    "threads/4": [100, 100, 100, 100],
+    "processes": [0, 1, 4, 9, 16, 25],
+    "sleeps": True,
+    "call_at": True,
+    "call_soon": True,
+    "context": ["handler", "handler", "handler", "handler"],
     "datagrams": "DATAGRAM",
     "unix_sockets": "True",
-    "names": '[true,"127.0.0.1"]',
-    "sockets": "[1000000,true]",
-    "pipes": '[true,"",3]',
+    "names": [True, "127.0.0.1"],
+    "sockets": [1_000_000, True],
+    "pipes": [True, "", 3],
     "child_exits": "0",
     "child_killed": "-9",
-    "shell": '[["42\\n"],0]',
+    "shell": [["42\n"], 0],
     "background_fails": "KeyError('in the background')",
     "callback_fails": "ZeroDivisionError",
 }
 if sys.version_info >= (3, 12):
-    TEXTS["eager_tasks"] = "[1,2,1]"
+    RESULTS["eager_tasks"] = [1, 2, 1]
 
 
 def marks(server: Server) -> dict[str, int]:
@@ -357,23 +357,24 @@ def marks(server: Server) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("path", TEXTS)
+@pytest.mark.parametrize("path", RESULTS)
 def test_it_works_in_a_handler(shared: Server, path: str) -> None:
     with shared.client() as client:
         for _ in range(2):
-            assert client.ask(get(f"/{path}")).text == TEXTS[path]
+            assert client.ask(get(f"/{path}")).value == RESULTS[path]
 
 
 def test_everything_works_at_the_same_time(shared: Server) -> None:
     # These two exchange the loop's exception handler or task factory for all.
-    paths = [path for path in TEXTS if not path.endswith(("_fails", "eager_tasks"))] * 3
+    paths = [path for path in RESULTS if not path.endswith(("_fails", "eager_tasks"))] * 3
     random.Random(1).shuffle(paths)
     with shared.client() as client, shared.client() as other:
         client.send(b"".join(get(f"/{path}") for path in paths))
         other.send(b"".join(get(f"/{path}") for path in reversed(paths)))
 
-        assert [client.answer().text for _ in paths] == [TEXTS[path] for path in paths]
-        assert [other.answer().text for _ in paths] == [TEXTS[path] for path in reversed(paths)]
+        assert [client.answer().value for _ in paths] == [RESULTS[path] for path in paths]
+        backwards = paths[::-1]
+        assert [other.answer().value for _ in paths] == [RESULTS[path] for path in backwards]
 
 
 def test_a_thread_wakes_an_idle_server_at_once(shared: Server) -> None:
@@ -474,12 +475,12 @@ def test_asyncios_debug_mode_finds_nothing_to_complain_of(serve: Serve, reactor:
     app.loop.slow_callback_duration = 3600
     """
     # A forked child is warned of threads by newer versions of Python.
-    paths = [path for path in TEXTS if path != "processes"]
+    paths = [path for path in RESULTS if path != "processes"]
     environment = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always::ResourceWarning"}
     server = serve(PROGRAM + quiet, "--reactor", reactor, **environment)
     with server.client() as client:
         for path in paths:
-            assert client.ask(get(f"/{path}")).text == TEXTS[path]
+            assert client.ask(get(f"/{path}")).value == RESULTS[path]
 
     assert server.stop() == 0
     complaints = [line for line in server.lines if "Accepting connections" not in line]
