@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::answer;
-use super::context::Entered;
+use super::context::{self, Entered};
 use super::coroutine::{self, Progress};
 use super::raw;
 use super::request::Request;
@@ -45,7 +45,7 @@ impl<'a, 'py> Dispatch<'a, 'py> {
 
     /// Says that code of the user is about to run, in the context of requests.
     #[inline]
-    fn enter(&mut self) {
+    pub fn enter(&mut self) {
         self.shared.python_ran.set(true);
         if self.context.is_none() {
             self.context = Some(Entered::new(self.py, &self.shared.contexts));
@@ -123,26 +123,30 @@ fn answer_one(
     responder: Responder<'_>,
 ) -> Verdict {
     let py = request.py();
-    let result = match route.map(|route| &shared.routes.targets[route]) {
+    let mut context = None;
+    let outcome = match route.map(|route| &shared.routes.targets[route]) {
         Some(Target::Handler { handler, kind, .. }) => {
             match call(shared, request, exchange, handler.bind(py), *kind) {
                 Ok(Progress::Later) => return responder.later(),
                 Ok(Progress::Done(result)) => result,
+                Ok(Progress::Answered(early)) => {
+                    context = early.context;
+                    Ok(early.response.into_any())
+                }
                 Err(error) => Err(error),
             }
         }
         Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
     };
-    let response = match result.and_then(|result| answer::from_result(shared, result)) {
-        Ok(response) => response,
-        Err(error) => answer::from_error(shared, request, error),
-    };
+    let response = answer::from_outcome(shared, request, outcome);
     let verdict = send(&response, responder);
     shared.recycle_response(response);
-    shared.log(request);
-    if request.get().has_ending(py) {
-        shared.finish(request, exchange);
-    }
+    context::within(py, context, || {
+        shared.log(request);
+        if request.get().has_ending(py) {
+            shared.finish(request, exchange);
+        }
+    });
     verdict
 }
 

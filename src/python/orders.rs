@@ -43,7 +43,7 @@ impl Shared {
             return;
         }
         let py = dispatch.py;
-        self.python_ran.set(true);
+        dispatch.enter();
         for order in self.orders.take() {
             match order {
                 Order::Answer(exchange, response) => {
@@ -56,6 +56,7 @@ impl Shared {
                 }
                 Order::Leave(exchange) => self.leave(py, exchange),
             }
+            self.contexts.renew(py);
         }
     }
 }

@@ -13,6 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::answer;
+use super::context;
 use super::orders::Order;
 use super::request::Request;
 use super::shared::Shared;
@@ -27,6 +28,8 @@ struct Exchange {
     request: Py<Request>,
     /// The handler's, as long as it runs.
     task: Option<Py<PyAny>>,
+    /// What the handler has set is to be seen at the end too. None: nothing.
+    context: Option<Py<PyAny>>,
     /// Whether the connection has ended.
     gone: bool,
 }
@@ -40,6 +43,16 @@ impl Shared {
     /// A handler has suspended: its answer will come from this task, through `complete`.
     pub fn begin_task(&self, request: &Bound<'_, Request>, exchange: ExchangeId, task: Py<PyAny>) {
         self.begin(request, exchange, |entry| entry.task = Some(task));
+    }
+
+    /// The task of a handler has come to an end that is no answer.
+    pub fn release_task(&self, exchange: ExchangeId) {
+        let mut pending = self.pending.0.borrow_mut();
+        let task = pending
+            .get_mut(&exchange)
+            .and_then(|entry| entry.task.take());
+        drop(pending);
+        drop(task);
     }
 
     /// The task of a handler has come to its end. Its answer leaves with the next turn.
@@ -62,11 +75,14 @@ impl Shared {
             // Nobody waits for an answer, and nobody is told of the cancellation.
             return self.finish(request, exchange);
         }
-        let response = result
-            .and_then(|result| answer::from_result(self, result))
-            .unwrap_or_else(|error| answer::from_error(self, request, error));
+        let response = answer::from_outcome(self, request, result);
         if self.stopped.get() {
             return self.finish(request, exchange);
+        }
+        if let Some(context) = self.context_of_ending(request)
+            && let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange)
+        {
+            entry.context = Some(context);
         }
         self.order(Order::Answer(exchange, response.unbind()));
         if !gone {
@@ -116,8 +132,9 @@ impl Shared {
     /// Ends the exchange: the request's done callbacks run, unless they have.
     pub fn finish(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
         let entry = self.pending.0.borrow_mut().remove(&exchange);
-        drop(entry);
-        Request::finish(request);
+        let context = entry.and_then(|entry| entry.context);
+        let context = context.map(|context| context.into_bound(request.py()));
+        context::within(request.py(), context, || Request::finish(request));
     }
 
     /// `finish`, for who knows only the exchange. Nothing happens when that is over.
@@ -159,6 +176,7 @@ impl Shared {
         change(pending.entry(exchange).or_insert_with(|| Exchange {
             request: request.clone().unbind(),
             task: None,
+            context: self.contexts.changed(request.py()),
             gone: false,
         }));
     }
