@@ -36,6 +36,7 @@ pub fn is_plain(result: &Bound<'_, PyAny>) -> bool {
 }
 
 /// The response that a handler's outcome stands for, good or bad.
+#[inline]
 pub fn from_outcome<'py>(
     shared: &Shared,
     request: &Bound<'py, Request>,

@@ -98,25 +98,36 @@ impl Drop for Entered<'_, '_> {
 
 /// Runs code in a context, or where it is called if there is none.
 pub fn within<R>(py: Python<'_>, context: Option<Bound<'_, PyAny>>, run: impl FnOnce() -> R) -> R {
-    /// Leaves on every way out.
-    struct Within<'py>(Bound<'py, PyAny>);
-    impl Drop for Within<'_> {
-        fn drop(&mut self) {
-            if let Err(error) = raw::exit_context(&self.0) {
-                error.write_unraisable(self.0.py(), None);
-            }
+    let entered = context.map(|context| Within::enter(&context));
+    if let Some(Err(error)) = &entered {
+        error.clone_ref(py).write_unraisable(py, None);
+    }
+    run()
+}
+
+/// Runs code in a context; not at all if that cannot be entered.
+#[inline]
+pub fn try_within<R>(context: &Bound<'_, PyAny>, run: impl FnOnce() -> R) -> PyResult<R> {
+    let _within = Within::enter(context)?;
+    Ok(run())
+}
+
+/// A context that is left on every way out.
+struct Within<'py>(Bound<'py, PyAny>);
+
+impl<'py> Within<'py> {
+    fn enter(context: &Bound<'py, PyAny>) -> PyResult<Self> {
+        raw::enter_context(context)?;
+        Ok(Self(context.clone()))
+    }
+}
+
+impl Drop for Within<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = raw::exit_context(&self.0) {
+            error.write_unraisable(self.0.py(), None);
         }
     }
-    let within = context.and_then(|context| match raw::enter_context(&context) {
-        Ok(()) => Some(Within(context)),
-        Err(error) => {
-            error.write_unraisable(py, None);
-            None
-        }
-    });
-    let result = run();
-    drop(within);
-    result
 }
 
 /// A copy of the context of the caller.

@@ -17,6 +17,7 @@ mod lifetime;
 mod orders;
 mod pending;
 mod raw;
+mod ready;
 mod request;
 mod response;
 mod routes;
@@ -33,6 +34,8 @@ mod _core {
     use super::doctor::doctor;
     #[pymodule_export]
     use super::headers::Headers;
+    #[pymodule_export]
+    use super::ready::ReadyQueue;
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

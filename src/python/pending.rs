@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
@@ -21,7 +22,35 @@ use crate::server::{CloseReason, ExchangeId};
 
 /// The exchanges of a worker that are not over.
 #[derive(Default)]
-pub struct Pending(RefCell<HashMap<ExchangeId, Exchange>>);
+pub struct Pending(RefCell<HashMap<ExchangeId, Exchange, BuildHasherDefault<Mixer>>>);
+
+/// Hashes the numbers of an exchange. They are counted here, not chosen by a peer, so they need no
+/// protection against collisions, which costs more than the rest of the table.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: consecutive numbers end far apart.
+        self.0 = (self.0 ^ number)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// One of them.
 struct Exchange {
