@@ -4,6 +4,7 @@ from anel._core import Headers, Request, Response
 from anel.application import Application
 from anel.exceptions import (
     AnelError,
+    BodyError,
     ClientDisconnected,
     ConfigError,
     HTTPException,
@@ -14,12 +15,15 @@ from anel.exceptions import (
     SetupError,
 )
 from anel.routing import Route, Router
+from anel.streaming import StreamingResponse
+from anel.transport import Transport, TransportSocket
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AnelError",
     "Application",
+    "BodyError",
     "ClientDisconnected",
     "ConfigError",
     "HTTPException",
@@ -33,5 +37,8 @@ __all__ = [
     "RouteNotFoundException",
     "Router",
     "SetupError",
+    "StreamingResponse",
+    "Transport",
+    "TransportSocket",
     "__version__",
 ]

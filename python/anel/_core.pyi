@@ -1,13 +1,28 @@
 """The extension: native request and response types, and the worker that serves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any, TypeVar, final, overload
 
 from anel.application import Application
 from anel.encoding import Query
 from anel.routing import Route, TableEntry
+from anel.transport import Transport
 
-__all__ = ["Headers", "Request", "Response", "Worker", "doctor"]
+__all__ = [
+    "BodyReader",
+    "BodyWriter",
+    "Headers",
+    "Request",
+    "Response",
+    "Worker",
+    "doctor",
+    "duplicate_socket",
+    "own_address",
+    "peer_address",
+    "socket_number",
+]
 
 _T = TypeVar("_T")
 
@@ -41,6 +56,8 @@ class Response:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
         *,
+        stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,
+        length: int | None = None,
         status: int | None = None,
         status_code: int | None = None,
     ) -> Response: ...
@@ -99,6 +116,18 @@ class Request(_Extended):
     @property
     def extra(self) -> dict[str, Any]: ...
     @property
+    def disconnect_reason(self) -> str | None: ...
+    @property
+    def transport(self) -> Transport: ...
+    def is_disconnected(self) -> bool: ...
+    def add_done_callback(self, callback: Callable[[Request], Any]) -> None: ...
+    def stream(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes | None: ...
+    async def save(self, path: str | PathLike[str]) -> int: ...
+    @property
+    def _reader(self) -> BodyReader | None: ...
+    def _keep_body(self, body: bytes) -> None: ...
+    @property
     def _memo(self) -> dict[str, Any]: ...
     def Response(
         self,
@@ -111,9 +140,29 @@ class Request(_Extended):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         cookies: Any = None,
         *,
+        stream: Iterable[bytes | str] | AsyncIterable[bytes | str] | None = None,
+        length: int | None = None,
         status: int | None = None,
         status_code: int | None = None,
     ) -> Response: ...
+
+@final
+class BodyReader:
+    """Where a handler reads the streamed body of its request."""
+
+    def claim(self) -> None: ...
+    def take(self) -> bytes | None: ...
+    def wait(self, future: asyncio.Future[None]) -> None: ...
+
+@final
+class BodyWriter:
+    """Where an async producer writes the body of its response."""
+
+    def write(self, piece: bytes | str) -> bool: ...
+    def has_room(self) -> bool: ...
+    def wait(self, future: asyncio.Future[None]) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
 
 @final
 class Worker:
@@ -140,3 +189,7 @@ class Worker:
     def counters(self) -> dict[str, int]: ...
 
 def doctor() -> dict[str, Any]: ...
+def duplicate_socket(request: Request) -> int | None: ...
+def own_address(request: Request) -> tuple[Any, ...] | None: ...
+def peer_address(request: Request) -> tuple[Any, ...] | None: ...
+def socket_number(request: Request) -> int: ...

@@ -97,5 +97,14 @@ class HTTPException(AnelError):
         return f"{self.status} {self.detail}"
 
 
+class BodyError(HTTPException):
+    """The streamed body of a request will never be complete.
+
+    The client broke a rule of HTTP (400), sent too much (413), was too slow (408), or stopped in
+    the middle (400, `incomplete_body`). `detail` is the token that `protocol_error_handler` would
+    get.
+    """
+
+
 class RouteNotFoundException(AnelError):
     """No route matches the request. The name is Japronto's; error handlers can catch it."""

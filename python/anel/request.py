@@ -1,21 +1,25 @@
 """Attributes of requests that are written in Python.
 
-Owns how they get onto the native request type: as functions and properties of that type, set when
-`anel` is imported. A `__getattr__` would do the same with less code, but the interpreter
-specialises no attribute of a type that has one. A value that is to be kept goes into
-`request._memo`, a dict that belongs to one request and to the package; `request.extra` is the
-user's.
+Owns the reading of streamed bodies, and how attributes get onto the native request type: as
+functions and properties of that type, set when `anel` is imported. A `__getattr__` would do the
+same with less code, but the interpreter specialises no attribute of a type that has one. A value
+that is to be kept goes into `request._memo`, a dict that belongs to one request and to the package;
+`request.extra` is the user's.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Callable
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from anel import _core
-
 
 _logger = logging.getLogger("anel.error")
 
@@ -42,3 +46,118 @@ def check_callback(callback: Callable[[_core.Request], Any]) -> None:
 def log_failure(event: str, request: _core.Request, exception: BaseException) -> None:
     """Logs what user code raised where its request can no longer be answered with it."""
     _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
+
+
+async def stream(self: _core.Request) -> AsyncIterator[bytes]:
+    """Gives the body as it arrives, in pieces of any size; the client sends no faster.
+
+    A body that was gathered, or read before, comes as one piece, an absent one as none. Raises
+    BodyError when the body will never be complete, ClientDisconnected when the client is gone,
+    RuntimeError when it was streamed before or the request is answered already.
+    """
+    if self._reader is None or "body" in self._memo:
+        body = self.body
+        if body:
+            yield body
+        return
+    reader = self._reader
+    reader.claim()
+    while piece := await _next_piece(reader):
+        yield piece
+
+
+async def read(self: _core.Request) -> bytes | None:
+    """Gives the whole body, None when there is none. `body`, `text` and `json` work then, too.
+
+    Raises as `stream` does.
+    """
+    if self._reader is not None and "body" not in self._memo:
+        pieces = [piece async for piece in stream(self)]
+        self._keep_body(b"".join(pieces))
+        self._memo["body"] = True
+    return self.body
+
+
+async def save(self: _core.Request, path: str | os.PathLike[str]) -> int:
+    """Writes the body to a file and gives the number of bytes.
+
+    The file appears, or is replaced, when it is complete: the bytes go to another one beside it,
+    which is renamed at the end, and removed if that is not reached. Threads of the loop's default
+    executor do the writing. Raises as `stream` does, and OSError.
+    """
+    loop = asyncio.get_running_loop()
+    upload = _Upload(os.fspath(path))
+    try:
+        await loop.run_in_executor(None, upload.open)
+        async for piece in stream(self):
+            await loop.run_in_executor(None, upload.write, piece)
+        await loop.run_in_executor(None, upload.finish)
+    except BaseException:
+        # Shielded: a task that is cancelled again would leave the file behind.
+        await asyncio.shield(loop.run_in_executor(None, upload.discard))
+        raise
+    return upload.size_bytes
+
+
+class _Upload:
+    """A file that is written by one thread at a time.
+
+    A cancelled task leaves its last call behind in a thread; the lock makes the next one wait.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder, name = os.path.split(path)
+        self._path = path
+        self._part = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.part")
+        self._descriptor = -1
+        self._over = False
+        self._lock = threading.Lock()
+        self.size_bytes = 0
+
+    def open(self) -> None:
+        with self._lock:
+            if not self._over:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._descriptor = os.open(self._part, flags, 0o666)
+
+    def write(self, piece: bytes) -> None:
+        with self._lock:
+            view = memoryview(piece)
+            while view and not self._over:
+                written = os.write(self._descriptor, view)
+                self.size_bytes += written
+                view = view[written:]
+
+    def finish(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._close()
+                os.replace(self._part, self._path)
+                self._over = True
+
+    def discard(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._over = True
+                self._close()
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._part)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+async def _next_piece(reader: _core.BodyReader) -> bytes:
+    """What arrives next; empty at the end."""
+    loop = asyncio.get_running_loop()
+    while (piece := reader.take()) is None:
+        future = loop.create_future()
+        reader.wait(future)
+        await future
+    return piece
+
+
+for _method in (stream, read, save):
+    install_attribute(_method.__name__, _method)

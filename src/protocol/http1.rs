@@ -148,6 +148,18 @@ impl Http1 {
         matches!(self.state, State::Sized(bytes) if bytes > self.body_bytes_max)
     }
 
+    /// How much of the current body was not handed out yet; `None` when that cannot be known.
+    #[must_use]
+    pub fn body_bytes_left(&self) -> Option<u64> {
+        match self.state {
+            State::Sized(left) | State::Fixed { left } => Some(left),
+            State::Chunks | State::Chunked(_) => None,
+            State::Ready | State::Head(_) | State::Bodiless | State::Paused | State::Refused(_) => {
+                Some(0)
+            }
+        }
+    }
+
     /// Reads on behind a request that ended the connection for this protocol.
     pub fn resume(&mut self) {
         if matches!(self.state, State::Paused) {
@@ -378,6 +390,25 @@ mod tests {
 
         let refused = Step::Refused(ProtocolError::BodyTooLarge);
         assert_eq!(http1.advance(&mut head, b"\r\n1\r\n"), (0, refused));
+    }
+
+    #[test]
+    fn knows_how_much_of_a_body_is_left_where_its_length_is_known() {
+        let (mut http1, mut head) = start();
+        assert_eq!(http1.body_bytes_left(), Some(0));
+
+        http1.advance(&mut head, POST);
+        assert_eq!(http1.body_bytes_left(), Some(3));
+        http1.advance(&mut head, b"a");
+        assert_eq!(http1.body_bytes_left(), Some(2));
+        http1.advance(&mut head, b"bc");
+        http1.advance(&mut head, b"");
+        http1.advance(
+            &mut head,
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+
+        assert_eq!(http1.body_bytes_left(), None);
     }
 
     #[test]

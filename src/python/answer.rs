@@ -5,7 +5,7 @@
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
 use super::arguments::Arguments;
 use super::errors::anel_error;
@@ -58,7 +58,7 @@ pub fn from_error<'py>(
     if ends_program(py, &error) {
         // Not the request's failure: the program wants to end. The turn raises it.
         shared.fatal.replace(Some(error));
-        return last_resort(shared, py).unwrap_or_else(|_| panic!("{IMPOSSIBLE}"));
+        return last_resort(shared, py);
     }
     let answered = shared
         .app
@@ -66,12 +66,10 @@ pub fn from_error<'py>(
         .call_method1("error_handler", (request, error.into_value(py)))
         .and_then(|result| from_result(shared, result));
     // An error handler that fails is not asked again about its own failure: that would not end.
-    answered
-        .or_else(|failure| {
-            failure.write_unraisable(py, Some(request));
-            last_resort(shared, py)
-        })
-        .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
+    answered.unwrap_or_else(|failure| {
+        failure.write_unraisable(py, Some(request));
+        last_resort(shared, py)
+    })
 }
 
 /// Whether an exception is not the request's failure but the wish to end the program.
@@ -86,10 +84,12 @@ pub fn not_found(py: Python<'_>) -> PyErr {
 
 const IMPOSSIBLE: &str = "invariant: a response of a constant text can be made";
 
-fn last_resort<'py>(shared: &Shared, py: Python<'py>) -> PyResult<Bound<'py, Response>> {
+/// The answer when nothing else can be made.
+pub fn last_resort<'py>(shared: &Shared, py: Python<'py>) -> Bound<'py, Response> {
     let text = PyString::new(py, "Internal Server Error").into_any();
-    let code = 500_u16.into_pyobject(py)?.into_any();
+    let code = PyInt::new(py, 500).into_any();
     plain(shared, py, [Some(&text), Some(&code), None, None])
+        .unwrap_or_else(|_| panic!("{IMPOSSIBLE}"))
 }
 
 /// str, bytes, dict, list, and a pair of one of them with a status.
@@ -119,10 +119,14 @@ fn from_plain<'py>(
     {
         return from_plain(shared, &pair.get_item(0)?, Some(&pair.get_item(1)?));
     }
+    let hint = if value.hasattr("__next__")? || value.hasattr("__anext__")? {
+        "a stream is returned as anel.StreamingResponse(...)"
+    } else {
+        "str, bytes, dict, list and (body, status) are taken too"
+    };
     // Japronto's words.
     Err(PyValueError::new_err(format!(
-        "View did not return Response instance, but {}; str, bytes, dict, list and (body, status) \
-         are taken too",
+        "View did not return Response instance, but {}; {hint}",
         value.repr()?
     )))
 }
@@ -134,6 +138,6 @@ fn plain<'py>(
     values: [Option<&Bound<'py, PyAny>>; 4],
 ) -> PyResult<Bound<'py, Response>> {
     let [text, code, body, json] = values.map(|value| value.map(Bound::as_borrowed));
-    let arguments = Arguments::from_array([text, code, body, json, None, None, None, None]);
+    let arguments = Arguments::plain(text, code, body, json);
     Response::make(shared, py, State::filled(py, &arguments)?)
 }

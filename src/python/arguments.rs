@@ -12,7 +12,7 @@ use pyo3::types::{PyString, PyTuple};
 pub type Value<'a, 'py> = Borrowed<'a, 'py, PyAny>;
 
 /// Positions, which are Japronto's.
-const NAMES: [&str; COUNT + 2] = [
+const NAMES: [&str; COUNT + ALIASES] = [
     "text",
     "code",
     "body",
@@ -21,14 +21,19 @@ const NAMES: [&str; COUNT + 2] = [
     "encoding",
     "headers",
     "cookies",
-    // Other frameworks' words for `code`; by keyword only.
+    // By keyword only.
+    "stream",
+    "length",
+    // Other frameworks' words for `code`.
     "status",
     "status_code",
 ];
-const COUNT: usize = 8;
+const POSITIONAL: usize = 8;
+const COUNT: usize = POSITIONAL + 2;
+const ALIASES: usize = 2;
 const CODE: usize = 1;
 
-static INTERNED: PyOnceLock<[Py<PyString>; COUNT + 2]> = PyOnceLock::new();
+static INTERNED: PyOnceLock<[Py<PyString>; COUNT + ALIASES]> = PyOnceLock::new();
 
 /// The arguments of `Response`, absent ones and `None` alike as `None`.
 #[derive(Default)]
@@ -46,9 +51,9 @@ impl<'a, 'py> Arguments<'a, 'py> {
         let mut arguments = Self::default();
         let named = names.as_ref().map_or(0, |names| names.len());
         let (positional, keyword) = values.split_at(values.len() - named);
-        if positional.len() > COUNT {
+        if positional.len() > POSITIONAL {
             return Err(PyTypeError::new_err(format!(
-                "Response() takes at most {COUNT} positional arguments, {} given",
+                "Response() takes at most {POSITIONAL} positional arguments, {} given",
                 positional.len()
             )));
         }
@@ -69,6 +74,18 @@ impl<'a, 'py> Arguments<'a, 'py> {
     /// From the constructor, which has sorted them already.
     pub fn from_array(values: [Option<Value<'a, 'py>>; COUNT]) -> Self {
         Self { values }
+    }
+
+    /// What plain values stand for.
+    pub fn plain(
+        text: Option<Value<'a, 'py>>,
+        code: Option<Value<'a, 'py>>,
+        body: Option<Value<'a, 'py>>,
+        json: Option<Value<'a, 'py>>,
+    ) -> Self {
+        let mut arguments = Self::default();
+        arguments.values[..4].copy_from_slice(&[text, code, body, json]);
+        arguments
     }
 
     fn set(&mut self, index: usize, value: Option<Value<'a, 'py>>) -> PyResult<()> {
@@ -114,6 +131,14 @@ impl<'a, 'py> Arguments<'a, 'py> {
     pub fn cookies(&self) -> Option<Value<'a, 'py>> {
         self.values[7]
     }
+
+    pub fn stream(&self) -> Option<Value<'a, 'py>> {
+        self.values[8]
+    }
+
+    pub fn length(&self) -> Option<Value<'a, 'py>> {
+        self.values[9]
+    }
 }
 
 /// Makes the interned names; called once, when the module is made.
@@ -140,7 +165,7 @@ pub fn only_text<'a, 'py>(
     text.cast_exact::<PyString>().ok()
 }
 
-fn interned(py: Python<'_>) -> &[Py<PyString>; COUNT + 2] {
+fn interned(py: Python<'_>) -> &[Py<PyString>; COUNT + ALIASES] {
     INTERNED.get_or_init(py, || NAMES.map(|name| PyString::intern(py, name).unbind()))
 }
 

@@ -18,6 +18,7 @@ use super::raw::{self, GilCell, Sent};
 use super::request::Request;
 use super::response::Response;
 use super::shared::{AsyncSupport, Shared};
+use super::stream;
 use crate::server::ExchangeId;
 
 /// A result, or the promise of one.
@@ -239,7 +240,7 @@ impl HandlerCoroutine {
         let request = self.request.bind(py);
         let raised = match &result {
             Err(error) if answer::ends_program(py, error) => {
-                shared.release_task(self.exchange);
+                shared.end_task(self.exchange);
                 return result.map(drop);
             }
             Err(error) if error.is_instance_of::<CancelledError>(py) => Err(error.clone_ref(py)),
@@ -250,7 +251,9 @@ impl HandlerCoroutine {
             return raised;
         }
         let response = answer::from_outcome(&shared, request, result);
-        let context = shared.context_of_ending(request);
+        let context = shared
+            .context_of_ending(request)
+            .or_else(|| stream::context_of(&response));
         *self.phase.borrow_mut(py) = Phase::Answered(response.unbind(), context);
         raised
     }

@@ -12,17 +12,21 @@ use pyo3::types::PyBytes;
 use super::answer;
 use super::context::{self, Entered};
 use super::coroutine::{self, Progress};
+use super::orders::Order;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::{Kind, Target};
 use super::shared::Shared;
-use crate::protocol::ProtocolError;
+use super::stream::{self, Producer};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
+use crate::protocol::{Answer, Payload, ProtocolError, RequestHead};
 use crate::router::Params;
-use crate::server::{self, CloseReason, ExchangeId, Handler, Responder, Verdict};
+use crate::server::{
+    self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
+};
 
 /// Answers requests with Python handlers, for as long as the GIL is held.
 pub struct Dispatch<'a, 'py> {
@@ -54,6 +58,16 @@ impl<'a, 'py> Dispatch<'a, 'py> {
 }
 
 impl Handler for Dispatch<'_, '_> {
+    fn on_head(&mut self, head: &RequestHead, head_bytes: &[u8]) -> BodyPlan {
+        let path = decode_path(head.path.of(head_bytes));
+        let method = head.method.of(head_bytes);
+        let routes = &self.shared.routes;
+        match routes.table.find(method, &path, self.params) {
+            Some(route) => routes.targets[route].body_plan(),
+            None => BodyPlan::default(),
+        }
+    }
+
     fn on_request(&mut self, request: server::Request<'_>, responder: Responder<'_>) -> Verdict {
         let shared = self.shared;
         let head = request.head;
@@ -77,6 +91,9 @@ impl Handler for Dispatch<'_, '_> {
         let verdict = object
             .get()
             .during(self.py, &request, (route, self.params), || {
+                if matches!(request.body, Body::Arriving { .. }) {
+                    shared.begin_body(&object, request.exchange);
+                }
                 let verdict = answer_one(shared, &object, request.exchange, route, responder);
                 if !raw::is_only_ours(&object) {
                     let goes_on = shared.is_pending(request.exchange);
@@ -95,9 +112,9 @@ impl Handler for Dispatch<'_, '_> {
     fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
         let answered = self.shared.refusal_handler.as_ref().map(|handler| {
             self.enter();
-            let answer = handler.bind(self.py).call1((error.token(),))?;
+            let answer = handler.bind(self.py).call1((error.token(),));
             self.shared.contexts.renew(self.py);
-            out.extend_from_slice(answer.cast::<PyBytes>()?.as_bytes());
+            out.extend_from_slice(answer?.cast::<PyBytes>()?.as_bytes());
             Ok::<(), PyErr>(())
         });
         match answered {
@@ -107,6 +124,28 @@ impl Handler for Dispatch<'_, '_> {
                 encode::refusal(out, error, date);
             }
             None => encode::refusal(out, error, date),
+        }
+    }
+
+    fn on_body(&mut self, exchange: ExchangeId, piece: BodyPiece<'_>) -> Flow {
+        let request = self.shared.request_of(self.py, exchange);
+        match request.and_then(|request| request.get().reader(self.py)) {
+            Some(reader) => {
+                self.shared.python_ran.set(true);
+                reader.get().on_piece(self.py, piece)
+            }
+            None => Flow::Gone,
+        }
+    }
+
+    fn on_writable(&mut self, exchange: ExchangeId) {
+        match self.shared.producer(self.py, exchange) {
+            Some((_, Producer::Pulled(_))) => self.shared.order(Order::Pull(exchange)),
+            Some((_, Producer::Written(writer))) => {
+                self.shared.python_ran.set(true);
+                writer.get().on_writable(self.py);
+            }
+            None => {}
         }
     }
 
@@ -139,7 +178,12 @@ fn answer_one(
         Some(Target::Constant(_)) | None => Err(answer::not_found(py)),
     };
     let response = answer::from_outcome(shared, request, outcome);
-    let verdict = send(&response, responder);
+    let verdict = match send(&response, responder) {
+        Ok(verdict) => verdict,
+        Err(responder) => {
+            return begin_stream(shared, request, exchange, (response, context), responder);
+        }
+    };
     shared.recycle_response(response);
     context::within(py, context, || {
         shared.log(request);
@@ -147,6 +191,41 @@ fn answer_one(
             shared.finish(request, exchange);
         }
     });
+    verdict
+}
+
+/// Answers with a response whose body is streamed: now its head, or all that a HEAD request gets.
+#[cold]
+fn begin_stream<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    (response, context): (Bound<'py, Response>, Option<Bound<'py, PyAny>>),
+    responder: Responder<'_>,
+) -> Verdict {
+    let py = request.py();
+    let made_in = match &context {
+        Some(context) => Some(context.clone().unbind()),
+        None => stream::context_of(&response),
+    };
+    let (response, opened) = stream::opened(shared, request, response, made_in);
+    let (wanted, verdict) = response.get().with_answer(py, |answer| {
+        (responder.wants_body(answer), responder.respond(answer))
+    });
+    shared.recycle_response(response);
+    context::within(py, context.clone(), || shared.log(request));
+    match opened {
+        Some(opened) if wanted => {
+            shared.begin_stream(request, exchange, opened);
+            if let Some(context) = context {
+                shared.end_in(exchange, context.unbind());
+            }
+            return verdict;
+        }
+        Some(opened) => opened.discard(shared, request),
+        None => {}
+    }
+    context::within(py, context, || shared.finish(request, exchange));
     verdict
 }
 
@@ -167,17 +246,25 @@ fn call<'py>(
     }
 }
 
-fn send(response: &Bound<'_, Response>, responder: Responder<'_>) -> Verdict {
+/// Sends a response, unless its body is streamed: then there is more to do, with the responder.
+#[inline]
+fn send<'a>(
+    response: &Bound<'_, Response>,
+    responder: Responder<'a>,
+) -> Result<Verdict, Responder<'a>> {
     response
         .get()
-        .with_answer(response.py(), |answer| responder.respond(answer))
+        .with_answer(response.py(), |answer| match answer.payload {
+            Payload::Whole(_) => Ok(responder.respond(answer)),
+            Payload::Stream { .. } => Err(responder),
+        })
 }
 
 /// When not even a request object can be made.
-const OUT_OF_MEMORY: crate::protocol::Answer<'static> = crate::protocol::Answer {
+const OUT_OF_MEMORY: Answer<'static> = Answer {
     status: 503,
     content_type: None,
     fields: b"",
-    payload: crate::protocol::Payload::Whole(b""),
+    payload: Payload::Whole(b""),
     close: true,
 };

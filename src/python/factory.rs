@@ -36,6 +36,6 @@ pub fn add_response_method(py: Python<'_>) -> PyResult<()> {
 }
 
 const RESPONSE_DOC: &std::ffi::CStr = c"Response($self, /, text=None, code=None, body=None, \
-json=None, mime_type=None, encoding=None, headers=None, cookies=None, *, status=None, \
-status_code=None)\n--\n\n\
+json=None, mime_type=None, encoding=None, headers=None, cookies=None, *, stream=None, \
+length=None, status=None, status_code=None)\n--\n\n\
 The response to this request; see anel.Response. Once per request (RuntimeError).";

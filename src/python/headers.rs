@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 
 use super::arguments::Value;
-use super::response::{ContentType, State, wrong_type};
+use super::response::{Body, ContentType, State, wrong_type};
 use crate::protocol::encode::push_field;
 use crate::protocol::{Field, RequestHead};
 
@@ -179,6 +179,11 @@ fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize) ->
         }
         "content-length" => {
             state.fields.truncate(begin);
+            if let Body::Stream(stream) = &mut state.body {
+                return stream
+                    .claim_length(value)
+                    .or_else(|why: String| refuse(&why));
+            }
             if value.trim() != body_bytes.to_string() {
                 return refuse(&format!("the body has {body_bytes} bytes"));
             }

@@ -11,6 +11,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::raw::{GilCell, Loan};
+use super::reader::BodyReader;
 use super::request::{Kept, Made, Request, State};
 use super::shared::Shared;
 use crate::router::Params;
@@ -78,14 +79,16 @@ impl Request {
         let body = self.lent_body(py).flatten().map(Bound::unbind);
         let socket = self.socket(py);
         // The peer is asked now: later, its descriptor may be another's.
-        let remote_addr = self.remote_addr(py).map(Bound::unbind);
+        let peer = self
+            .peer(py)
+            .map(|(address, text)| (address, text.unbind()));
         let kept = self.loan.borrow(py).with(|request| {
             request.map(|request| {
                 Box::new(Kept {
                     head: request.head.clone(),
                     head_bytes: request.head_bytes.to_vec(),
                     body,
-                    remote_addr,
+                    peer,
                 })
             })
         });
@@ -96,19 +99,41 @@ impl Request {
         state.made.socket = socket.filter(|_| goes_on);
     }
 
+    /// The body will be read through this.
+    pub fn begin_body(&self, py: Python<'_>, reader: Py<BodyReader>) {
+        let made = &mut self.state.borrow_mut(py).made;
+        made.any = true;
+        made.reader = Some(reader);
+    }
+
+    /// What the body is read through, if it is streamed.
+    pub fn reader<'py>(&self, py: Python<'py>) -> Option<Bound<'py, BodyReader>> {
+        let state = self.state.borrow(py);
+        Some(state.made.reader.as_ref()?.bind(py).clone())
+    }
+
+    /// The worker that the request came to.
+    pub fn shared(&self, py: Python<'_>) -> Rc<Shared> {
+        self.state.borrow(py).shared.clone()
+    }
+
     /// Whether something is to be done at the end of the exchange.
     #[inline]
     pub fn has_ending(&self, py: Python<'_>) -> bool {
         let made = &self.state.borrow(py).made;
-        made.any && !made.callbacks.is_empty()
+        made.any && (made.reader.is_some() || !made.callbacks.is_empty())
     }
 
     /// The connection has ended before the exchange.
     pub fn disconnect(&self, py: Python<'_>, reason: CloseReason) {
-        let made = &mut self.state.borrow_mut(py).made;
-        made.any = true;
-        made.disconnect = Some(reason);
-        made.socket = None;
+        let mut state = self.state.borrow_mut(py);
+        state.made.any = true;
+        state.made.disconnect = Some(reason);
+        state.made.socket = None;
+        drop(state);
+        if let Some(reader) = self.reader(py) {
+            reader.get().on_gone(py);
+        }
     }
 
     /// The exchange is over: calls the done callbacks, once.
@@ -121,11 +146,14 @@ impl Request {
         drop(state);
         for callback in callbacks {
             if let Err(error) = callback.call1(py, (slf,)) {
-                let shared = slf.get().state.borrow(py).shared.clone();
+                let shared = slf.get().shared(py);
                 shared.log_failure(slf, "exception in a done callback", error);
             }
         }
         slf.get().state.borrow_mut(py).made.socket = None;
+        if let Some(reader) = slf.get().reader(py) {
+            reader.get().on_over(py);
+        }
     }
 
     /// Makes the response of this request, unless one was made before.

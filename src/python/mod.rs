@@ -17,13 +17,18 @@ mod lifetime;
 mod orders;
 mod pending;
 mod raw;
+mod reader;
 mod ready;
 mod request;
 mod response;
 mod routes;
 mod settings;
 mod shared;
+mod stream;
+mod transport;
+mod waiter;
 mod worker;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -35,13 +40,19 @@ mod _core {
     #[pymodule_export]
     use super::headers::Headers;
     #[pymodule_export]
+    use super::reader::BodyReader;
+    #[pymodule_export]
     use super::ready::ReadyQueue;
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]
     use super::response::Response;
     #[pymodule_export]
+    use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
+    #[pymodule_export]
     use super::worker::Worker;
+    #[pymodule_export]
+    use super::writer::BodyWriter;
 
     use pyo3::prelude::*;
 

@@ -16,8 +16,10 @@ use pyo3::prelude::*;
 use super::answer;
 use super::context;
 use super::orders::Order;
+use super::reader::BodyReader;
 use super::request::Request;
 use super::shared::Shared;
+use super::stream::{self, Producer};
 use crate::server::{CloseReason, ExchangeId};
 
 /// The exchanges of a worker that are not over.
@@ -55,8 +57,10 @@ impl Hasher for Mixer {
 /// One of them.
 struct Exchange {
     request: Py<Request>,
-    /// The handler's, as long as it runs.
+    /// The handler's or the producer's, as long as it runs.
     task: Option<Py<PyAny>>,
+    /// What makes the body of a streamed response.
+    producer: Option<Producer>,
     /// What the handler has set is to be seen at the end too. None: nothing.
     context: Option<Py<PyAny>>,
     /// Whether the connection has ended.
@@ -74,14 +78,36 @@ impl Shared {
         self.begin(request, exchange, |entry| entry.task = Some(task));
     }
 
-    /// The task of a handler has come to an end that is no answer.
-    pub fn release_task(&self, exchange: ExchangeId) {
-        let mut pending = self.pending.0.borrow_mut();
-        let task = pending
-            .get_mut(&exchange)
-            .and_then(|entry| entry.task.take());
-        drop(pending);
-        drop(task);
+    /// A request has begun whose body will be streamed.
+    pub fn begin_body(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
+        let py = request.py();
+        match Py::new(py, BodyReader::new(request.get().shared(py), exchange)) {
+            Ok(reader) => request.get().begin_body(py, reader),
+            Err(error) => return error.write_unraisable(py, Some(request)),
+        }
+        self.begin(request, exchange, |_entry| ());
+    }
+
+    /// The body of a streamed response is going to be made.
+    pub fn begin_producer(
+        &self,
+        request: &Bound<'_, Request>,
+        exchange: ExchangeId,
+        producer: Producer,
+    ) {
+        self.begin(request, exchange, |entry| entry.producer = Some(producer));
+    }
+
+    /// What makes the body of a streamed response, while it does.
+    pub fn producer<'py>(
+        &self,
+        py: Python<'py>,
+        exchange: ExchangeId,
+    ) -> Option<(Bound<'py, Request>, Producer)> {
+        let pending = self.pending.0.borrow();
+        let entry = pending.get(&exchange)?;
+        let producer = entry.producer.as_ref()?.clone();
+        Some((entry.request.bind(py).clone(), producer))
     }
 
     /// The task of a handler has come to its end. Its answer leaves with the next turn.
@@ -92,13 +118,7 @@ impl Shared {
         result: PyResult<Bound<'py, PyAny>>,
     ) {
         let py = request.py();
-        let gone = match self.pending.0.borrow_mut().get_mut(&exchange) {
-            Some(entry) => {
-                entry.task = None;
-                entry.gone
-            }
-            None => true,
-        };
+        let gone = self.end_task(exchange);
         let was_cancelled = |error: &PyErr| error.is_instance_of::<CancelledError>(py);
         if gone && result.as_ref().is_err_and(was_cancelled) {
             // Nobody waits for an answer, and nobody is told of the cancellation.
@@ -108,14 +128,31 @@ impl Shared {
         if self.stopped.get() {
             return self.finish(request, exchange);
         }
-        if let Some(context) = self.context_of_ending(request)
-            && let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange)
-        {
-            entry.context = Some(context);
+        if let Some(context) = self.context_of_ending(request) {
+            self.end_in(exchange, context);
         }
-        self.order(Order::Answer(exchange, response.unbind()));
+        let context = stream::context_of(&response);
+        self.order(Order::Answer(exchange, response.unbind(), context));
         if !gone {
             self.log(request);
+        }
+    }
+
+    /// Chooses the context for what is done at the end of an exchange.
+    pub fn end_in(&self, exchange: ExchangeId, context: Py<PyAny>) {
+        if let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange) {
+            entry.context = Some(context);
+        }
+    }
+
+    /// The task of an exchange has nothing more to do. True when the client is gone.
+    pub fn end_task(&self, exchange: ExchangeId) -> bool {
+        match self.pending.0.borrow_mut().get_mut(&exchange) {
+            Some(entry) => {
+                entry.task = None;
+                entry.gone
+            }
+            None => true,
         }
     }
 
@@ -131,12 +168,21 @@ impl Shared {
 
     /// Ends what works on an exchange that nobody waits for any more.
     pub fn leave(&self, py: Python<'_>, exchange: ExchangeId) {
-        let task = match self.pending.0.borrow().get(&exchange) {
-            Some(entry) => entry.task.as_ref().map(|task| task.clone_ref(py)),
-            None => return,
+        let producer = match self.producer(py, exchange) {
+            Some((_, Producer::Pulled(_))) => return self.close_producer(py, exchange),
+            Some((_, Producer::Written(writer))) => Some(writer),
+            None => None,
         };
+        if let Some(writer) = &producer {
+            writer.get().on_gone(py);
+        }
+        let pending = self.pending.0.borrow();
+        let task = pending.get(&exchange).and_then(|entry| entry.task.as_ref());
+        let task = task.map(|task| task.clone_ref(py));
+        drop(pending);
+        // A producer has nothing to do but to serve the client; a handler may.
         if let Some(task) = task
-            && self.cancel_on_disconnect
+            && (producer.is_some() || self.cancel_on_disconnect)
             && let Err(error) = task.call_method0(py, intern!(py, "cancel"))
         {
             error.write_unraisable(py, None);
@@ -148,9 +194,12 @@ impl Shared {
     pub fn cancel_pending(&self, py: Python<'_>) -> PyResult<bool> {
         let mut awaited = false;
         let mut tasks = Vec::new();
-        for entry in self.pending.0.borrow().values() {
+        for (exchange, entry) in self.pending.0.borrow().iter() {
             awaited |= !entry.gone;
             tasks.extend(entry.task.as_ref().map(|task| task.clone_ref(py)));
+            if let Some(Producer::Pulled(_)) = entry.producer {
+                self.order(Order::AbortBody(*exchange));
+            }
         }
         for task in tasks {
             task.call_method0(py, intern!(py, "cancel"))?;
@@ -191,6 +240,7 @@ impl Shared {
         let over: Vec<ExchangeId> = over.map(|(exchange, _)| *exchange).collect();
         drop(pending);
         for exchange in over {
+            self.close_producer(py, exchange);
             self.finish_exchange(py, exchange);
         }
     }
@@ -205,6 +255,7 @@ impl Shared {
         change(pending.entry(exchange).or_insert_with(|| Exchange {
             request: request.clone().unbind(),
             task: None,
+            producer: None,
             context: self.contexts.changed(request.py()),
             gone: false,
         }));

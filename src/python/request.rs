@@ -6,6 +6,7 @@
 //! for the next request.
 
 use std::cell::Ref;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -16,7 +17,8 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::headers::{Headers, latin1};
 use super::raw::{GilCell, Loan};
-use super::shared::Shared;
+use super::reader::BodyReader;
+use super::shared::{Peer, Shared};
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
@@ -49,7 +51,7 @@ pub(super) struct Kept {
     pub(super) head: RequestHead,
     pub(super) head_bytes: Vec<u8>,
     pub(super) body: Option<Py<PyBytes>>,
-    pub(super) remote_addr: Option<Py<PyString>>,
+    pub(super) peer: Option<(SocketAddr, Py<PyString>)>,
 }
 
 /// What was asked of the current request.
@@ -59,6 +61,8 @@ pub(super) struct Made {
     /// Attributes.
     pub(super) values: [Option<Py<PyAny>>; ATTRIBUTES],
     pub(super) callbacks: Vec<Py<PyAny>>,
+    /// What a streamed body is read through.
+    pub(super) reader: Option<Py<BodyReader>>,
     /// The connection's socket, while it is known to be open after the handler's call.
     pub(super) socket: Option<RawFd>,
     /// Whether the exchange is over and the callbacks have been taken.
@@ -82,6 +86,10 @@ enum Attribute {
     Memo,
 }
 const ATTRIBUTES: usize = Attribute::Memo as usize + 1;
+
+/// Said by `body` and what is made of it.
+const UNREAD: &str = "the body of this request is streamed: use `await request.read()` or \
+`request.stream()`, or register the route with stream=False";
 
 #[pymethods]
 impl Request {
@@ -175,6 +183,9 @@ impl Request {
     fn body(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Body, |py| {
             let request = slf.get();
+            if request.reader(py).is_some() {
+                return Err(PyRuntimeError::new_err(UNREAD));
+            }
             let body = match request.lent_body(py) {
                 Some(body) => body,
                 None => {
@@ -241,14 +252,8 @@ impl Request {
 
     /// The peer's IP address; None when it is not known any more.
     #[getter]
-    pub(super) fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        let socket = self.socket(py);
-        let state = self.state.borrow(py);
-        match &state.kept {
-            // The slot may be another connection's by now.
-            Some(kept) if socket.is_none() => Some(kept.remote_addr.as_ref()?.bind(py).clone()),
-            _ => state.shared.peer(py, state.exchange, socket),
-        }
+    fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.peer(py).map(|(_, text)| text)
     }
 
     /// The host that was asked for, without port, internationalised names decoded; None when none
@@ -307,6 +312,17 @@ impl Request {
     #[getter]
     fn _memo(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Memo, |py| Ok(PyDict::new(py).into_any()))
+    }
+
+    /// What a streamed body is read through; None for a body that was gathered or is absent.
+    #[getter]
+    fn _reader<'py>(&self, py: Python<'py>) -> Option<Bound<'py, BodyReader>> {
+        self.reader(py)
+    }
+
+    /// Makes a streamed body, read to its end, what `body` gives.
+    fn _keep_body(slf: &Bound<'_, Self>, body: Bound<'_, PyBytes>) -> PyResult<()> {
+        Self::make(slf, Attribute::Body, |_| Ok(body.into_any())).map(drop)
     }
 
     /// Has `callback(request)` called once, when the exchange is over: the response was rendered, a
@@ -379,6 +395,20 @@ impl Request {
             .borrow(py)
             .with(|request| request.map(|request| request.socket));
         lent.or_else(|| self.state.borrow(py).made.socket)
+    }
+
+    /// Who sent it; None when that is not known any more.
+    pub(super) fn peer<'py>(&self, py: Python<'py>) -> Option<Peer<'py>> {
+        let socket = self.socket(py);
+        let state = self.state.borrow(py);
+        match &state.kept {
+            // The slot may be another connection's by now.
+            Some(kept) if socket.is_none() => {
+                let (address, text) = kept.peer.as_ref()?;
+                Some((*address, text.bind(py).clone()))
+            }
+            _ => state.shared.peer(py, state.exchange, socket),
+        }
     }
 
     fn read<R>(&self, py: Python<'_>, look: impl FnOnce(&RequestHead, &[u8]) -> R) -> PyResult<R> {

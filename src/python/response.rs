@@ -11,6 +11,7 @@ use super::arguments::{Arguments, Value};
 use super::headers::{latin1, push_cookies, push_headers};
 use super::raw::{GilCell, Utf8};
 use super::shared::Shared;
+use super::stream::{Opened, Stream};
 use crate::protocol::{Answer, Payload};
 
 /// A response to a request.
@@ -26,10 +27,15 @@ use crate::protocol::{Answer, Payload};
 ///     encoding: The charset of `text`, also said in Content-Type; utf-8 if omitted.
 ///     headers: A mapping, or pairs, of str to str.
 ///     cookies: An `http.cookies.SimpleCookie`; one Set-Cookie line per morsel.
+///     stream: An iterable or async iterable of bytes or str, sent piece by piece, as
+///         application/octet-stream unless `mime_type` says otherwise. An iterator is closed when
+///         the response has ended, whatever the reason, and can be sent once.
+///     length: How many bytes the stream has, for Content-Length; chunked if omitted.
 ///
 /// Raises:
 ///     TypeError: A value has the wrong type.
-///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body.
+///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body,
+///         a length without a stream.
 #[pyclass(frozen, module = "anel")]
 pub struct Response {
     state: GilCell<State>,
@@ -60,14 +66,15 @@ pub enum Body {
     None,
     Text(Utf8),
     Bytes(Py<PyBytes>),
+    Stream(Box<Stream>),
 }
 
 #[pymethods]
 impl Response {
     #[new]
     #[pyo3(signature = (text=None, code=None, body=None, json=None, mime_type=None,
-                        encoding=None, headers=None, cookies=None, *, status=None,
-                        status_code=None))]
+                        encoding=None, headers=None, cookies=None, *, stream=None,
+                        length=None, status=None, status_code=None))]
     #[allow(clippy::too_many_arguments)] // Japronto's positional order is the contract.
     fn new<'py>(
         py: Python<'py>,
@@ -79,6 +86,8 @@ impl Response {
         encoding: Option<&Bound<'py, PyAny>>,
         headers: Option<&Bound<'py, PyAny>>,
         cookies: Option<&Bound<'py, PyAny>>,
+        stream: Option<&Bound<'py, PyAny>>,
+        length: Option<&Bound<'py, PyAny>>,
         status: Option<&Bound<'py, PyAny>>,
         status_code: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
@@ -89,7 +98,7 @@ impl Response {
         }
         let code = code.or(status).or(status_code);
         let values = [
-            text, code, body, json, mime_type, encoding, headers, cookies,
+            text, code, body, json, mime_type, encoding, headers, cookies, stream, length,
         ];
         let arguments = Arguments::from_array(values.map(|value| value.map(Bound::as_borrowed)));
         Ok(Self::from_state(State::filled(py, &arguments)?))
@@ -109,11 +118,11 @@ impl Response {
         Some(latin1(value))
     }
 
-    /// The body as bytes, or None when there is none.
+    /// The body as bytes, or None when there is none or it is streamed.
     #[getter]
     fn body(&self, py: Python<'_>) -> Option<Py<PyBytes>> {
         match &self.state.borrow(py).body {
-            Body::None => None,
+            Body::None | Body::Stream(_) => None,
             Body::Text(text) => Some(PyBytes::new(py, text.as_bytes()).unbind()),
             Body::Bytes(bytes) => Some(bytes.clone_ref(py)),
         }
@@ -121,11 +130,11 @@ impl Response {
 
     fn __repr__(&self, py: Python<'_>) -> String {
         let state = self.state.borrow(py);
-        format!(
-            "<Response {} {} bytes>",
-            state.status,
-            state.body.as_bytes(py).len()
-        )
+        let status = state.status;
+        match &state.body {
+            Body::Stream(_) => format!("<Response {status} stream>"),
+            body => format!("<Response {status} {} bytes>", body.as_bytes(py).len()),
+        }
     }
 }
 
@@ -177,6 +186,25 @@ impl Response {
         drop(body);
     }
 
+    /// Whether the body is streamed.
+    #[inline]
+    pub fn is_stream(&self, py: Python<'_>) -> bool {
+        matches!(self.state.borrow(py).body, Body::Stream(_))
+    }
+
+    /// Begins to iterate over the stream, if there is one.
+    pub fn open(
+        &self,
+        py: Python<'_>,
+        shared: &Shared,
+        context: &Option<Py<PyAny>>,
+    ) -> PyResult<Option<Opened>> {
+        match &self.state.borrow(py).body {
+            Body::Stream(stream) => stream.open(py, shared, context).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Shows the response as the core wants it.
     pub fn with_answer<R>(&self, py: Python<'_>, look: impl FnOnce(&Answer<'_>) -> R) -> R {
         let state = self.state.borrow(py);
@@ -184,7 +212,12 @@ impl Response {
             status: state.status,
             content_type: state.content_type.as_bytes(),
             fields: &state.fields,
-            payload: Payload::Whole(state.body.as_bytes(py)),
+            payload: match &state.body {
+                Body::Stream(stream) => Payload::Stream {
+                    length: stream.length,
+                },
+                body => Payload::Whole(body.as_bytes(py)),
+            },
             close: state.close,
         })
     }
@@ -236,15 +269,17 @@ impl State {
 
     fn fill_body(&mut self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
         let (text, body, json) = (arguments.text(), arguments.body(), arguments.json());
-        if [text.is_some(), body.is_some(), json.is_some()]
-            .iter()
-            .filter(|given| **given)
-            .count()
-            > 1
-        {
+        let (stream, length) = (arguments.stream(), arguments.length());
+        if [text, body, json, stream].iter().flatten().count() > 1 {
             return Err(PyValueError::new_err(
-                "Response() takes one of text, body and json, not several",
+                "Response() takes one of text, body, json and stream, not several",
             ));
+        }
+        if let Some(length) = length.filter(|_| stream.is_none()) {
+            return Err(PyValueError::new_err(format!(
+                "Response() takes a length only with a stream, not {}",
+                length.repr()?
+            )));
         }
         let encoding = arguments
             .encoding()
@@ -261,6 +296,9 @@ impl State {
                 encode_text(&dumps.call1((json,))?.as_borrowed(), encoding.as_deref())?,
                 ContentType::Json,
             )
+        } else if let Some(stream) = stream {
+            let stream = Stream::new(&stream, encoding.as_deref(), length.as_ref())?;
+            (Body::Stream(Box::new(stream)), ContentType::Octets)
         } else {
             (Body::None, ContentType::None)
         };
@@ -320,7 +358,7 @@ impl ContentType {
 impl Body {
     fn as_bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         match self {
-            Self::None => &[],
+            Self::None | Self::Stream(_) => &[],
             Self::Text(text) => text.as_bytes(),
             Self::Bytes(bytes) => bytes.bind(py).as_bytes(),
         }

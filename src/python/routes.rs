@@ -30,6 +30,16 @@ pub enum Target {
     Constant(Constant),
 }
 
+impl Target {
+    /// How the body of a request is wanted.
+    pub fn body_plan(&self) -> BodyPlan {
+        match self {
+            Self::Handler { body, .. } => *body,
+            Self::Constant(_) => BodyPlan::default(),
+        }
+    }
+}
+
 /// How a handler is called, decided when it was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

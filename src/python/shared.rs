@@ -5,6 +5,7 @@
 //! both, because a request that a user keeps outlives both.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
@@ -38,7 +39,7 @@ pub struct Shared {
     request: Cell<Option<Py<Request>>>,
     response: Cell<Option<Py<Response>>>,
     /// Addresses of peers that were asked for, by slot, with the generation they belong to.
-    peers: RefCell<Vec<Option<Peer>>>,
+    peers: RefCell<Vec<Option<KnownPeer>>>,
     /// To be done by the next step of the turn.
     pub orders: RefCell<Vec<Order>>,
     /// Exchanges that outlive the call of their handler.
@@ -53,8 +54,15 @@ pub struct Shared {
     pub python_ran: Cell<bool>,
 }
 
-/// An address, and the generation of the slot it belongs to.
-type Peer = (u32, Py<PyString>);
+/// Who is at the other end of a connection, and the same in words.
+pub type Peer<'py> = (SocketAddr, Bound<'py, PyString>);
+
+/// A peer that was asked for, and the generation of the slot it belongs to.
+struct KnownPeer {
+    generation: u32,
+    address: SocketAddr,
+    text: Py<PyString>,
+}
 
 /// What starting a task needs, looked up once.
 pub struct AsyncSupport {
@@ -151,28 +159,32 @@ impl Shared {
         }
     }
 
-    /// The address of the peer of an exchange. `socket` is asked once per connection, as long as it
+    /// The peer of an exchange. `socket` is asked once per connection, as long as it
     /// is known to be open.
     pub fn peer<'py>(
         &self,
         py: Python<'py>,
         exchange: ExchangeId,
         socket: Option<RawFd>,
-    ) -> Option<Bound<'py, PyString>> {
+    ) -> Option<Peer<'py>> {
         let index = exchange.slot as usize;
-        if let Some(Some((generation, address))) = self.peers.borrow().get(index)
-            && *generation == exchange.generation
+        if let Some(Some(known)) = self.peers.borrow().get(index)
+            && known.generation == exchange.generation
         {
-            return Some(address.bind(py).clone());
+            return Some((known.address, known.text.bind(py).clone()));
         }
-        let address = peer_name(socket?).ok()?.ip().to_canonical().to_string();
-        let address = PyString::new(py, &address);
+        let address = peer_name(socket?).ok()?;
+        let text = PyString::new(py, &address.ip().to_canonical().to_string());
         let mut peers = self.peers.borrow_mut();
         if peers.len() <= index {
             peers.resize_with(index + 1, || None);
         }
-        peers[index] = Some((exchange.generation, address.clone().unbind()));
-        Some(address)
+        peers[index] = Some(KnownPeer {
+            generation: exchange.generation,
+            address,
+            text: text.clone().unbind(),
+        });
+        Some((address, text))
     }
 
     /// The worker has ended: ends what nothing will end any more, and breaks the cycles between

@@ -305,7 +305,7 @@ impl Engine {
 
     fn carry_out_orders(&mut self, py: Python<'_>, shared: &Rc<Shared>) {
         let mut dispatch = Dispatch::new(py, shared, &mut self.params);
-        shared.carry_out(&mut self.worker, &mut self.reactor, &mut dispatch);
+        shared.carry_out(&mut self.worker, &mut dispatch);
     }
 
     fn flush(&mut self, py: Python<'_>, shared: &Rc<Shared>) {

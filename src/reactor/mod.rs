@@ -32,7 +32,7 @@ pub use counters::Counters;
 pub use epoll::Epoll;
 pub use errors::{ReactorUnavailable, Reason};
 pub use knob::FlagKnob;
-pub use net::{listen, local_name, peer_name};
+pub use net::{duplicate, listen, local_name, peer_name};
 pub use seam::{
     Arm, Completion, Errno, GENERATION_MASK, Half, Kind, Op, Outcome, SendBuffer, Submit, Token,
 };

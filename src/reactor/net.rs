@@ -55,6 +55,14 @@ pub fn local_name(socket: RawFd) -> io::Result<SocketAddr> {
     internet(SockRef::from(&borrow(socket)).local_addr()?)
 }
 
+/// Another descriptor of the same socket, closed on exec.
+///
+/// # Errors
+/// EMFILE or ENFILE when there are no descriptors left.
+pub fn duplicate(socket: RawFd) -> io::Result<OwnedFd> {
+    borrow(socket).try_clone_to_owned()
+}
+
 /// Whether this is a socket at all, whatever its state.
 pub(super) fn is_socket(fd: RawFd) -> bool {
     SockRef::from(&borrow(fd)).r#type().is_ok()

@@ -6,9 +6,11 @@
 
 use super::connection::Connection;
 use super::handler::{ExchangeId, Flow, Handler};
+use super::incoming::Interim;
+use super::input::Shared;
 use super::queue::BodyEnd;
 use super::worker::Worker;
-use crate::protocol::encode::encode;
+use crate::protocol::encode::{CONTINUE, encode};
 use crate::protocol::{Answer, CloseReason, ConnectionField, Limits, StreamFraming};
 
 /// What became of a late answer.
@@ -40,15 +42,26 @@ impl Worker {
             return Given::Gone;
         };
         let framing = StreamFraming::of(answer, context);
-        if answer.close || framing == Some(StreamFraming::UntilClose) {
+        let close = connection.reason_to_close(exchange.sequence, answer, framing, &shared.limits);
+        let mut held = Vec::new();
+        if let Some(reason) = close {
             context.connection = ConnectionField::Close;
-            connection.end_behind(exchange, CloseReason::HandlerAsked, handler);
-        } else if connection.is_last_of_drain(exchange.sequence) {
-            context.connection = ConnectionField::Close;
-            connection.stop_reading(CloseReason::Draining);
+            if framing.is_some() && connection.is_incoming(exchange.sequence) {
+                // The rest of its body can still be read.
+                connection.closing.get_or_insert(reason);
+            } else {
+                connection.end_behind(exchange, reason, handler);
+            }
+        }
+        if let Some(incoming) = &mut connection.incoming
+            && incoming.sequence == exchange.sequence
+        {
+            if incoming.interim == Interim::Owed && framing.is_some() {
+                held.extend_from_slice(CONTINUE);
+            }
+            incoming.interim = Interim::Settled;
         }
         let is_first = connection.queue.is_first(exchange.sequence);
-        let mut held = Vec::new();
         let out = if is_first {
             &mut connection.out
         } else {
@@ -63,13 +76,13 @@ impl Worker {
                     .begin_stream(exchange.sequence, framing, held);
                 Given::Streaming
             }
-            None if is_first => {
-                connection.on_first_complete(exchange.slot, &shared.limits, handler);
-                connection.idle_since_ms = shared.now_ms;
-                Given::Whole
-            }
             None => {
-                connection.queue.fulfil(exchange.sequence, held);
+                if is_first {
+                    connection.on_first_complete(shared.now_ms);
+                } else {
+                    connection.queue.fulfil(exchange.sequence, held);
+                }
+                connection.on_answered(exchange.sequence, shared);
                 Given::Whole
             }
         };
@@ -147,11 +160,11 @@ impl Worker {
             connection.end_behind(exchange, reason, handler);
         }
         if connection.queue.is_first(exchange.sequence) {
-            connection.on_first_complete(exchange.slot, &self.shared.limits, handler);
-            connection.idle_since_ms = self.shared.now_ms;
+            connection.on_first_complete(self.shared.now_ms);
         } else {
             connection.queue.settle_stream(exchange.sequence);
         }
+        connection.on_answered(exchange.sequence, &self.shared);
         self.mark(exchange.slot);
     }
 }
@@ -178,13 +191,40 @@ impl Connection {
 
     /// The first answer in line is in the send buffer; the next ones follow as far as they are
     /// ready.
-    fn on_first_complete<H: Handler>(&mut self, slot: u32, limits: &Limits, handler: &mut H) {
+    fn on_first_complete(&mut self, now_ms: u64) {
         self.queue.release_first(&mut self.out);
-        self.wake_producer(slot, limits, handler);
+        self.idle_since_ms = now_ms;
+        self.ask_for_body(now_ms);
+    }
+
+    /// The answer of this exchange is complete; the body of its request may not be.
+    fn on_answered(&mut self, sequence: u32, shared: &Shared) {
+        if self.is_incoming(sequence) {
+            self.leave_body(shared);
+        }
+    }
+
+    /// Why the connection ends behind this answer, if it was not clear before and is now.
+    fn reason_to_close(
+        &self,
+        sequence: u32,
+        answer: &Answer<'_>,
+        framing: Option<StreamFraming>,
+        limits: &Limits,
+    ) -> Option<CloseReason> {
+        if answer.close || framing == Some(StreamFraming::UntilClose) {
+            return Some(CloseReason::HandlerAsked);
+        }
+        if self.is_incoming(sequence) {
+            return self.unread_by(framing, limits);
+        }
+        let is_last = self.is_last_of_drain(sequence);
+        is_last.then_some(CloseReason::Draining)
     }
 
     /// Tells the producer of the streamed answer in progress to go on, if it waits and enough of
-    /// what it made has left.
+    /// what it made has left. To be asked when some has: whoever waited out of turn has made too
+    /// much to go on before that.
     pub(super) fn wake_producer<H: Handler>(
         &mut self,
         slot: u32,

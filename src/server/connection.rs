@@ -8,6 +8,7 @@
 use std::os::fd::RawFd;
 
 use super::handler::ExchangeId;
+use super::incoming::Incoming;
 use super::queue::Queue;
 use crate::protocol::{CloseReason, Http1, Limits, RequestHead};
 
@@ -61,6 +62,9 @@ pub(super) struct Connection {
     /// Bytes received and not yet consumed: a partial head, or what follows a pause.
     pub carry: Vec<u8>,
     pub gathering: Option<Box<Gathering>>,
+    /// The body that is being handed on, instead; its exchange is the last in the queue, or was
+    /// answered.
+    pub incoming: Option<Box<Incoming>>,
     /// Bytes owed and not yet handed to the reactor.
     pub out: Vec<u8>,
     /// Bytes of the send in flight.
@@ -71,7 +75,7 @@ pub(super) struct Connection {
     pub phase: Phase,
     /// Set once: the connection ends when everything owed has left.
     pub closing: Option<CloseReason>,
-    /// Whether parsing stopped because too much is owed.
+    /// Whether parsing stopped: too much is owed, or a handler rests in the middle of a body.
     pub paused: bool,
     /// Whether bytes arrived that nobody will read (after the last request, or after a refusal).
     pub unread_input: bool,
@@ -97,6 +101,7 @@ impl Connection {
             protocol: Http1::new(*limits),
             carry: Vec::new(),
             gathering: None,
+            incoming: None,
             out: Vec::new(),
             in_flight_bytes: 0,
             sending: false,
@@ -123,6 +128,22 @@ impl Connection {
             || owed >= limits.owed_bytes_max as usize
     }
 
+    /// Whether parsing has to pause, between two requests or within a body that is handed on.
+    #[inline]
+    pub(super) fn rests(&self, limits: &Limits) -> bool {
+        match (&self.incoming, &self.gathering) {
+            (None, None) => self.owes_too_much(limits),
+            (Some(incoming), _) => incoming.rests(),
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// Whether what the peer sends is looked at: to the end of a body that is handed on, also
+    /// when its answer will be the last.
+    pub(super) fn reads_on(&self) -> bool {
+        self.closing.is_none() || self.incoming.is_some()
+    }
+
     /// Whether nothing is owed, in flight or awaited.
     pub(super) fn owes_nothing(&self) -> bool {
         self.out.is_empty() && !self.sending && self.queue.is_empty()
@@ -130,7 +151,7 @@ impl Connection {
 
     /// Whether a part of a request was received and not yet handed on.
     pub(super) fn holds_input(&self) -> bool {
-        !self.carry.is_empty() || self.gathering.is_some()
+        !self.carry.is_empty() || self.gathering.is_some() || self.incoming.is_some()
     }
 
     /// Whether no request is in progress in any stage, as far as was looked.
@@ -139,6 +160,12 @@ impl Connection {
             && !self.holds_input()
             && !self.declined
             && self.protocol.is_between_requests()
+    }
+
+    /// Whether a drain may end it: it is idle, or all that comes is a body nobody reads.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let discards = |incoming: &Incoming| incoming.is_discarded() && self.queue.is_empty();
+        self.is_idle() || self.incoming.as_deref().is_some_and(discards)
     }
 
     /// Whether the peer sent what nobody will read, as far as is known.
@@ -161,6 +188,7 @@ impl Connection {
         self.unread_input |= self.holds_input() || (self.paused && self.recv != Recv::Armed);
         self.carry = Vec::new();
         self.gathering = None;
+        self.incoming = None;
         self.head_since_ms = None;
         self.paused = false;
     }
@@ -187,15 +215,26 @@ impl Connection {
         if self.phase == Phase::ShutDown {
             return None;
         }
-        if self.sending {
+        let sending = self.sending.then(|| {
             let at = self.send_since_ms + limits.send_timeout_ms;
-            return Some((at, CloseReason::SendDeadline));
+            (at, CloseReason::SendDeadline)
+        });
+        if let Some(incoming) = &self.incoming {
+            // The peer sends and receives at the same time; it has to go on with either.
+            let since_ms = incoming.waits_since_ms().filter(|_| !self.paused);
+            let body = since_ms.map(|at| (at + limits.body_timeout_ms, CloseReason::BodyDeadline));
+            return sending.into_iter().chain(body).min_by_key(|(at, _)| *at);
+        }
+        if sending.is_some() {
+            return sending;
         }
         if !self.queue.is_empty() || self.paused {
             return None;
         }
         if let Some(gathering) = &self.gathering {
-            let at = gathering.started_ms + limits.body_timeout_ms;
+            // It begins anew behind earlier answers: the peer's 100 may have waited for them.
+            let since_ms = gathering.started_ms.max(self.idle_since_ms);
+            let at = since_ms + limits.body_timeout_ms;
             return Some((at, CloseReason::BodyDeadline));
         }
         if let Some(since_ms) = self.head_since_ms {

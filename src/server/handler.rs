@@ -105,6 +105,17 @@ pub struct Responder<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) context: Context,
     pub(super) date: &'a DateLine,
+    pub(super) unread: Unread,
+}
+
+/// Which answers end the connection, because they leave too much of a request's body unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    Nothing,
+    /// Whole ones. While an answer is streamed, the body can still be read.
+    ByWhole,
+    /// All of them: the peer waits for a 100, for which it is too late then.
+    ByAny,
 }
 
 impl Responder<'_> {
@@ -112,19 +123,32 @@ impl Responder<'_> {
     /// and `wants_body` says that it is wanted, the exchange goes on with `Worker::send_body`.
     pub fn respond(self, answer: &Answer<'_>) -> Verdict {
         let mut context = self.context;
-        if answer.close {
+        let framing = StreamFraming::of(answer, context);
+        let close = self.reason_to_close(answer, framing);
+        if close.is_some() {
             context.connection = ConnectionField::Close;
         }
         encode::encode(self.out, answer, context, self.date);
-        Verdict(match StreamFraming::of(answer, context) {
-            None => Decision::Answered {
-                close: answer.close,
-            },
-            Some(framing) => Decision::Streaming {
-                framing,
-                close: answer.close || framing == StreamFraming::UntilClose,
-            },
+        Verdict(match framing {
+            None => Decision::Answered { close },
+            Some(framing) => Decision::Streaming { framing, close },
         })
+    }
+
+    #[inline]
+    fn reason_to_close(
+        &self,
+        answer: &Answer<'_>,
+        framing: Option<StreamFraming>,
+    ) -> Option<CloseReason> {
+        if answer.close || framing == Some(StreamFraming::UntilClose) {
+            return Some(CloseReason::HandlerAsked);
+        }
+        match self.unread {
+            Unread::Nothing => None,
+            Unread::ByWhole => framing.is_none().then_some(CloseReason::BodyUnread),
+            Unread::ByAny => Some(CloseReason::BodyUnread),
+        }
     }
 
     /// Whether the peer will read a body behind the head of this answer. If not (the method is
@@ -147,8 +171,13 @@ pub struct Verdict(pub(super) Decision);
 
 #[derive(Debug)]
 pub(super) enum Decision {
-    Answered { close: bool },
-    Streaming { framing: StreamFraming, close: bool },
+    Answered {
+        close: Option<CloseReason>,
+    },
+    Streaming {
+        framing: StreamFraming,
+        close: Option<CloseReason>,
+    },
     Later,
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::connection::{Connection, Gathering};
 use super::counters::Counters;
-use super::handler::{Body, Decision, Handler, Request, Responder};
+use super::handler::{Body, Decision, Delivery, Handler, Request, Responder, Unread};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{CONTINUE, Context};
 use crate::protocol::{
@@ -43,7 +43,7 @@ impl Connection {
         shared: &mut Shared,
         handler: &mut H,
     ) {
-        if self.closing.is_some() {
+        if !self.reads_on() {
             self.unread_input |= !input.is_empty();
             return;
         }
@@ -64,7 +64,7 @@ impl Connection {
             }
             self.carry = bytes;
         }
-        if self.closing.is_some() && !self.carry.is_empty() {
+        if !self.reads_on() && !self.carry.is_empty() {
             self.unread_input = true;
             self.carry = Vec::new();
         }
@@ -73,11 +73,19 @@ impl Connection {
 
     /// The peer will send nothing more: says how the connection ends. What was asked is still
     /// answered.
-    pub(super) fn on_end_of_input<H: Handler>(&mut self, shared: &mut Shared, handler: &mut H) {
-        if self.closing.is_some() {
+    pub(super) fn on_end_of_input<H: Handler>(
+        &mut self,
+        slot: u32,
+        shared: &mut Shared,
+        handler: &mut H,
+    ) {
+        if !self.reads_on() {
             return;
         }
         match self.protocol.end_of_input(self.carry.len()) {
+            Some(error) if self.incoming.is_some() => {
+                self.fail_body(error, CloseReason::PeerClosedEarly, slot, shared, handler);
+            }
             Some(error) => {
                 self.refuse(error, shared, handler);
                 self.closing = Some(CloseReason::PeerClosedEarly);
@@ -115,10 +123,10 @@ impl Connection {
     ) -> usize {
         let mut at = 0;
         let mut current: Option<Current> = None;
-        while self.closing.is_none() {
-            if current.is_none() && self.gathering.is_none() && self.owes_too_much(&shared.limits) {
+        while self.reads_on() {
+            if current.is_none() && self.rests(&shared.limits) {
                 self.paused = true;
-                shared.counters.pauses_total += 1;
+                shared.counters.pauses_total += u64::from(self.incoming.is_none());
                 return at;
             }
             let (used, step) = self.protocol.advance(&mut shared.head, &input[at..]);
@@ -133,11 +141,17 @@ impl Connection {
                         head_at,
                         body: None,
                     });
-                    self.on_head(input, at, &mut current, shared);
+                    if !matches!(shared.head.framing, Framing::None | Framing::Length(0)) {
+                        self.on_head(input, &mut current, slot, shared, handler);
+                    }
                 }
                 Step::Body(range) => {
                     let range = begin + range.start..begin + range.end;
-                    self.on_body(input, range, &mut current, shared);
+                    if self.incoming.is_some() {
+                        self.on_piece(&input[range], slot, shared, handler);
+                    } else {
+                        self.on_body(input, range, &mut current, shared);
+                    }
                 }
                 Step::End => self.on_end(input, slot, current.take(), shared, handler),
                 Step::NeedMore => {
@@ -147,23 +161,46 @@ impl Connection {
                     return at;
                 }
                 Step::Paused => return at,
+                Step::Refused(error) if self.incoming.is_some() => {
+                    let reason = CloseReason::Refused(error);
+                    self.fail_body(error, reason, slot, shared, handler);
+                }
                 Step::Refused(error) => self.refuse(error, shared, handler),
             }
         }
         at
     }
 
-    fn on_head(
+    /// A request with a body has begun.
+    fn on_head<H: Handler>(
         &mut self,
         input: &[u8],
-        at: usize,
         current: &mut Option<Current>,
+        slot: u32,
         shared: &mut Shared,
+        handler: &mut H,
     ) {
+        let Some(head_at) = current.as_ref().map(|current| current.head_at) else {
+            return;
+        };
         let head = &shared.head;
-        let announced = !matches!(head.framing, Framing::None | Framing::Length(0));
-        let wanted = announced && !self.protocol.refuses_body();
-        if head.expects_continue && wanted && at == input.len() {
+        let head_end = head_at + head.bytes as usize;
+        let plan = handler.on_head(head, &input[head_at..head_end]);
+        let bytes_max = match plan.delivery {
+            Delivery::Gathered => shared.limits.body_bytes_max,
+            Delivery::Streamed => shared.limits.stream_bytes_max,
+        };
+        self.protocol
+            .set_body_bytes_max(plan.bytes_max.unwrap_or(bytes_max));
+        if self.protocol.refuses_body() {
+            // The next step says so.
+            return;
+        }
+        if plan.delivery == Delivery::Streamed {
+            *current = None;
+            return self.begin_incoming(input, head_at..head_end, slot, shared, handler);
+        }
+        if head.expects_continue && head_end == input.len() {
             // RFC 9110 10.1.1: the peer waits for this before it sends the body. Nothing of the
             // body has arrived, so it is still worth sending; behind answers that are owed, it
             // waits its turn.
@@ -228,26 +265,36 @@ impl Connection {
         if let Some(current) = current {
             let head = &shared.head;
             let head_end = current.head_at + head.bytes as usize;
-            let request = (
-                head,
-                &input[current.head_at..head_end],
-                current.body.map_or(&[][..], |range| &input[range]),
-            );
-            self.dispatch(request, slot, (&shared.date, &mut shared.counters), handler);
+            let body = match current.body {
+                None if head.framing == Framing::None => Body::Absent,
+                None => Body::Whole(&[]),
+                Some(range) => Body::Whole(&input[range]),
+            };
+            let request = (head, &input[current.head_at..head_end], body);
+            let place = (&shared.date, &mut shared.counters);
+            self.dispatch(request, Unread::Nothing, slot, place, handler);
         } else if let Some(gathering) = self.gathering.take() {
             let request = (
                 &gathering.head,
                 &gathering.head_bytes[..],
-                &gathering.body[..],
+                match gathering.head.framing {
+                    Framing::None => Body::Absent,
+                    _ => Body::Whole(&gathering.body),
+                },
             );
-            self.dispatch(request, slot, (&shared.date, &mut shared.counters), handler);
+            let place = (&shared.date, &mut shared.counters);
+            self.dispatch(request, Unread::Nothing, slot, place, handler);
+        } else {
+            return self.on_body_end(slot, handler);
         }
         shared.counters.requests_total += 1;
     }
 
-    fn dispatch<H: Handler>(
+    /// Calls the handler of a request.
+    pub(super) fn dispatch<H: Handler>(
         &mut self,
-        (head, head_bytes, body): (&RequestHead, &[u8], &[u8]),
+        (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
+        unread: Unread,
         slot: u32,
         (date, counters): (&DateLine, &mut Counters),
         handler: &mut H,
@@ -263,10 +310,7 @@ impl Connection {
         let request = Request {
             head,
             head_bytes,
-            body: match head.framing {
-                Framing::None => Body::Absent,
-                _ => Body::Whole(body),
-            },
+            body,
             exchange: self.next_exchange(slot),
             socket: self.socket,
             keep_alive: close.is_none(),
@@ -279,20 +323,21 @@ impl Connection {
         } else {
             &mut held_back
         };
-        let responder = Responder { out, context, date };
+        let responder = Responder {
+            out,
+            context,
+            date,
+            unread,
+        };
         match handler.on_request(request, responder).0 {
             Decision::Answered { close } => {
-                if close && self.closing.is_none() {
-                    self.closing = Some(CloseReason::HandlerAsked);
-                }
+                self.closing = self.closing.or(close);
                 if !direct {
                     self.queue.push_ready(held_back);
                 }
             }
             Decision::Streaming { framing, close } => {
-                if close && self.closing.is_none() {
-                    self.closing = Some(CloseReason::HandlerAsked);
-                }
+                self.closing = self.closing.or(close);
                 self.queue.push_streaming(framing, held_back);
                 counters.streams_total += 1;
             }

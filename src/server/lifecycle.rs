@@ -143,6 +143,7 @@ impl Worker {
         connection.out = Vec::new();
         connection.carry = Vec::new();
         connection.gathering = None;
+        connection.incoming = None;
         connection.paused = false;
         self.shut_down(slot, submit);
     }
@@ -166,7 +167,11 @@ impl Worker {
         match error {
             // RFC 9110 15.5.9: the peer is told that it was too slow.
             Some(error) if connection.phase == Phase::Open => {
-                connection.refuse(error, &mut self.shared, handler);
+                if connection.incoming.is_some() {
+                    connection.fail_body(error, reason, slot, &mut self.shared, handler);
+                } else {
+                    connection.refuse(error, &mut self.shared, handler);
+                }
                 connection.closing = Some(reason);
                 connection.carry = Vec::new();
                 connection.head_since_ms = None;
@@ -187,12 +192,8 @@ impl Worker {
         };
         connection.dirty = false;
         let shared = &mut self.shared;
-        if connection.paused && !connection.owes_too_much(&shared.limits) {
-            connection.paused = false;
-            connection.on_input(&[], slot, shared, handler);
-            if connection.recv == Recv::Ended && !connection.paused {
-                connection.on_end_of_input(shared, handler);
-            }
+        if connection.paused {
+            connection.read_on(slot, shared, handler);
         }
         if !connection.sending && !connection.out.is_empty() {
             let bytes = connection.take_output();
@@ -208,8 +209,8 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        if connection.draining && connection.closing.is_none() && connection.is_idle() {
-            connection.closing = Some(CloseReason::Draining);
+        if connection.draining && connection.closing.is_none() && connection.is_at_rest() {
+            connection.stop_reading(CloseReason::Draining);
         }
         let ends = connection.closing.is_some() && connection.owes_nothing();
         if connection.owes_nothing() && connection.out.capacity() > 0 {

@@ -13,6 +13,7 @@ mod connection;
 mod counters;
 mod deadlines;
 mod handler;
+mod incoming;
 mod input;
 mod lifecycle;
 mod queue;

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::StreamFraming;
 use crate::protocol::encode::Context;
+use crate::protocol::{ConnectionField, StreamFraming};
 
 /// One place in the order of answers.
 #[derive(Debug)]
@@ -86,6 +86,30 @@ impl Queue {
         match self.entries.get(self.index(sequence)?)? {
             Entry::Awaiting(context) => Some(*context),
             Entry::Ready(_) | Entry::Streaming(_) => None,
+        }
+    }
+
+    /// Whether the answer with this number is not complete.
+    pub(super) fn is_open(&self, sequence: u32) -> bool {
+        let entry = self
+            .index(sequence)
+            .and_then(|index| self.entries.get(index));
+        matches!(entry, Some(Entry::Awaiting(_) | Entry::Streaming(_)))
+    }
+
+    /// Uses up a number: its exchange was answered at once, and is still spoken of.
+    pub(super) fn skip(&mut self) {
+        debug_assert!(self.is_empty(), "the answers in line have their numbers");
+        self.first_sequence = self.first_sequence.wrapping_add(1);
+    }
+
+    /// The answer with this number will say that the connection ends, if it is still to begin.
+    pub(super) fn close_behind(&mut self, sequence: u32) {
+        let entry = self
+            .index(sequence)
+            .and_then(|index| self.entries.get_mut(index));
+        if let Some(Entry::Awaiting(context)) = entry {
+            context.connection = ConnectionField::Close;
         }
     }
 
@@ -292,7 +316,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{ConnectionField, Version};
+    use crate::protocol::Version;
 
     fn context() -> Context {
         Context {

@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::connection::{Connection, Phase, Recv};
 use super::counters::Counters;
 use super::deadlines::Deadlines;
-use super::handler::{ExchangeId, Handler};
+use super::handler::Handler;
 use super::input::Shared;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
@@ -105,10 +105,6 @@ impl Worker {
         }
     }
 
-    /// Asks for (more of) a streamed request body: `Handler::on_body` follows as it arrives, perhaps
-    /// before this returns.
-    pub fn read_body<H: Handler>(&mut self, _exchange: ExchangeId, _handler: &mut H) {}
-
     /// The totals so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -172,7 +168,7 @@ impl Worker {
                 connection.recv = Recv::Ended;
                 let ends_now = connection.phase == Phase::Open && !connection.paused;
                 if ends_now && let Some(connection) = self.connections.get_mut(slot as usize) {
-                    connection.on_end_of_input(&mut self.shared, handler);
+                    connection.on_end_of_input(slot, &mut self.shared, handler);
                 }
             }
             Outcome::Starved => {

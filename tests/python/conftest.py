@@ -106,10 +106,19 @@ class Client:
             fields.append((name, value))
         answer = Answer(version, int(status), reason, fields, b"", head)
         if method != "HEAD" and answer.status >= 200 and answer.status not in (204, 304):
-            length = answer.field("Content-Length")
-            assert length is not None, head
-            answer.body = self._take(int(length))
+            answer.body = self._body(answer)
         return answer
+
+    def chunk(self) -> bytes:
+        """The next chunk of a chunked body; empty for the last one, which ends the body."""
+        size = int(self._take(self._find(b"\r\n") + 2), 16)
+        chunk = self._take(size)
+        assert self._take(2) == b"\r\n"
+        return chunk
+
+    def head(self) -> bytes:
+        """The next response's head alone; its body is read by other means."""
+        return self._take(self._find(b"\r\n\r\n") + 4)
 
     def is_ended(self) -> bool:
         """Waits for what comes next: True if it is the end, False if it is a byte."""
@@ -128,6 +137,17 @@ class Client:
     def next_bytes(self, length: int) -> bytes:
         """Exactly so many bytes."""
         return self._take(length)
+
+    def _body(self, answer: Answer) -> bytes:
+        length = answer.field("Content-Length")
+        if length is not None:
+            assert answer.field("Transfer-Encoding") is None, answer.head
+            return self._take(int(length))
+        if answer.field("Transfer-Encoding") == "chunked":
+            return b"".join(iter(self.chunk, b""))
+        assert answer.version == "HTTP/1.0", answer.head
+        assert answer.field("Connection") == "close", answer.head
+        return self.rest()
 
     def _find(self, end: bytes) -> int:
         begin = 0
@@ -201,6 +221,13 @@ class Server:
         """The process's resident memory."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1])
+
+    def peak_kib(self) -> int:
+        """The most memory that was ever resident in the process."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1])
 

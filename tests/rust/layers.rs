@@ -46,6 +46,8 @@ const PYTHON: &[&str] = &[
     "_core",
     "loop",
     "request",
+    "streaming",
+    "transport",
     "extension",
     "serving",
     "application",

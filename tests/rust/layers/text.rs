@@ -16,8 +16,8 @@ const BANNED: &[&str] = &[
     "inner", "data", "info", "item", "thing", "obj", "ctx2",
 ];
 const BANNED_BEGINNINGS: &[&str] = &["get_", "do_", "process_", "handle_it"];
-/// Names that somebody else chose: the standard library, or Python's mappings.
-const EXEMPT_NAMES: &[&str] = &["Item", "get_all"];
+/// Names that somebody else chose: the standard library, Python's mappings, asyncio.
+const EXEMPT_NAMES: &[&str] = &["Item", "get_all", "get_extra_info"];
 
 impl Laws {
     pub fn check_whitespace_and_markers(&mut self, source: &Source) {

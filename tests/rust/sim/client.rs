@@ -3,7 +3,7 @@
 //! Owns its place in the script and its inbox. Refuses to know the worker: it has a socket, like
 //! any peer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::inbox::Inbox;
 use crate::prng::Prng;
@@ -65,6 +65,8 @@ pub struct Client {
     pub is_strict: bool,
     /// Where each request ends in what it sends; empty when that tells nothing about memory.
     pub request_ends: Vec<usize>,
+    /// Where the bodies begin that come in pieces and have a length, by the number of the request.
+    pub arrivals: HashMap<usize, usize>,
     /// The first request behind which nothing is read.
     pub closing_at: Option<usize>,
     pub end: Option<End>,
@@ -89,6 +91,7 @@ impl Client {
             stays_ms: 0,
             is_strict: true,
             request_ends: Vec::new(),
+            arrivals: HashMap::new(),
             closing_at: None,
             end: None,
             is_gone: false,
@@ -142,6 +145,7 @@ impl Client {
         {
             trace.say(now_ms, || format!("== client {} sees {end:?}", self.number));
             self.end = Some(end);
+            self.inbox.on_end(socket.faulted || !self.is_strict);
             self.end_at_ms = Some(now_ms + self.stays_ms);
         }
         if self.end == Some(End::Reset) || self.end_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {

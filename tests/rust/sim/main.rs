@@ -13,6 +13,7 @@ mod prng;
 mod scenarios;
 mod script;
 mod socket;
+mod streams;
 mod trace;
 mod world;
 
@@ -83,7 +84,7 @@ type Reached = (&'static str, fn(&Report) -> u64);
 
 /// A fault that no seed produces tests nothing.
 fn assert_everything_was_reached(reports: &[Report]) {
-    let reached: [Reached; 25] = [
+    let reached: [Reached; 38] = [
         ("accepted", |r| r.counters.connections_accepted_total),
         ("requests", |r| r.counters.requests_total),
         ("refusals", |r| r.counters.refusals_total),
@@ -109,6 +110,21 @@ fn assert_everything_was_reached(reports: &[Report]) {
         ("100 Continue", |r| r.continues),
         ("aborted drains", |r| r.aborted),
         ("drains amid traffic", |r| r.drained_early),
+        ("streamed answers", |r| r.counters.streams_total),
+        ("streamed bodies", |r| r.counters.bodies_streamed_total),
+        ("chunked answers", |r| r.chunked),
+        ("answers that break off", |r| r.cut),
+        ("producers that wait", |r| r.told.waits),
+        ("producers that go on", |r| r.told.writables),
+        ("readers that rest", |r| r.told.rests),
+        ("pieces of bodies", |r| r.told.pieces),
+        ("bodies that fail", |r| r.told.failures),
+        ("streams that are not as announced", |r| {
+            r.told.broken_streams
+        }),
+        ("pieces for nobody", |r| r.told.lost_pieces),
+        ("early answers", |r| r.told.early_answers),
+        ("echoes", |r| r.told.echoes),
     ];
     for (what, count) in reached {
         assert!(

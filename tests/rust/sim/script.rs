@@ -3,8 +3,8 @@
 //! Owns what peers do on the internet, as far as we thought of it. Refuses to run anything.
 
 use crate::client::{Client, Gate, Leaving, Reading, Write};
-use crate::inbox::Expected;
-use crate::plan::{Mode, Plan};
+use crate::inbox::{Ends, Expected};
+use crate::plan::{Intake, Mode, Plan, Shape};
 use crate::prng::Prng;
 
 /// What a run allows its clients.
@@ -12,11 +12,17 @@ use crate::prng::Prng;
 pub struct Climate {
     pub head_timeout_ms: u64,
     pub body_bytes_max: usize,
+    pub stream_bytes_max: usize,
     pub answer_bytes_max: usize,
     /// Requests with a body, in percent.
     pub bodies: u32,
     /// In percent of the requests.
     pub later: u32,
+    /// Answers in pieces, in percent.
+    pub streams: u32,
+    pub piece_bytes_max: usize,
+    /// Bodies that are handed on as they arrive, in percent.
+    pub arriving: u32,
     /// Whether handlers may forget to answer: only a drain's deadline ends those.
     pub never: bool,
 }
@@ -28,7 +34,12 @@ struct Draft {
     rest: Vec<u8>,
     waits_for_continue: bool,
     expected: Expected,
+    /// Whether nothing is answered behind it.
     closes: bool,
+    /// Whether the connection may end behind it, or it is unclear how much of it is read.
+    is_vague: bool,
+    /// Whether its body has a length and comes in pieces.
+    arrives: bool,
 }
 
 /// Draws a whole client.
@@ -115,14 +126,19 @@ fn lay_out(
     let mut continues = 0;
     let mut sent = 0;
     let mut closed = false;
+    let mut vague = false;
     for (index, draft) in drafts.into_iter().enumerate() {
         let gate = if sequential {
             Gate::Answers(index)
         } else {
             Gate::Open
         };
+        if draft.arrives {
+            client.arrivals.insert(index, sent + draft.head.len());
+        }
         sent += draft.head.len() + draft.rest.len();
         client.request_ends.push(sent);
+        vague |= draft.is_vague;
         if !closed {
             client.inbox.expected.push_back(draft.expected);
         }
@@ -146,6 +162,9 @@ fn lay_out(
             let bytes = [draft.head, draft.rest].concat();
             write(client, gate, bytes, pace, climate, prng);
         }
+    }
+    if vague {
+        client.request_ends.clear();
     }
 }
 
@@ -208,23 +227,39 @@ fn request(
         _ => prng.below(300),
     };
     let http10 = prng.percent(15);
-    let mode = mode(closing && prng.percent(40), climate, prng);
+    let has_body = prng.percent(climate.bodies);
+    let shape = shape(climate, prng);
+    let bytes = match shape {
+        Shape::Whole => bytes,
+        // In at most so many pieces.
+        _ => bytes.min(climate.piece_bytes_max * 50),
+    };
     let plan = Plan {
         client,
         index,
-        mode,
+        mode: mode(closing && prng.percent(40), climate, prng),
         status,
         bytes,
+        shape,
+        intake: Intake::Gathered,
     };
     let asks_to_close = closing && !plan.closes();
-    let kept = http10 && !asks_to_close;
+    let chunked = has_body && !http10 && prng.percent(50);
+    let asks = has_body && !http10 && prng.percent(25);
+    let body = has_body.then(|| body(climate, prng));
+    // One that says that it is empty is complete with its head.
+    let arrives = chunked || body.as_ref().is_some_and(|body| !body.is_empty());
+    let plan = if arrives && prng.percent(climate.arriving) {
+        arriving(plan, asks, prng)
+    } else {
+        plan
+    };
     let version = if http10 { "1.0" } else { "1.1" };
     let connection = match (http10, asks_to_close) {
         (true, false) => "Connection: keep-alive\r\n",
         (false, true) => "Connection: close\r\n",
         _ => "",
     };
-    let has_body = prng.percent(climate.bodies);
     let method = if has_body {
         "POST"
     } else {
@@ -234,32 +269,106 @@ fn request(
         "{method} {} HTTP/{version}\r\nHost: a\r\n{connection}",
         plan.target()
     );
-    let chunked = has_body && !http10 && prng.percent(50);
-    let asks = has_body && !http10 && prng.percent(25);
     let expect = if asks { "Expect: 100-continue\r\n" } else { "" };
-    let body = has_body.then(|| body(climate, prng));
     let (framing, rest) = match &body {
         None => (String::new(), Vec::new()),
         Some(body) if chunked => ("Transfer-Encoding: chunked\r\n".into(), chunks(body, prng)),
         Some(body) => (format!("Content-Length: {}\r\n", body.len()), body.clone()),
     };
     let head = format!("{line}{expect}{framing}\r\n").into_bytes();
-    let closes = asks_to_close || plan.closes();
-    debug_assert!(!kept || !asks_to_close);
     let waits_for_continue = asks && !rest.is_empty();
+    let head_only = method == "HEAD";
+    let silent = head_only || status == 204;
+    let ends = match ends(&plan, http10, silent) {
+        Ends::Keeps | Ends::Maybe if asks_to_close => Ends::SaysClose,
+        ends => ends,
+    };
     let expected = Expected::Answer {
         plan,
         body,
         http10,
-        head_only: method == "HEAD",
-        closes,
+        head_only,
+        ends,
+        fails: false,
     };
     Draft {
         head,
         rest,
         waits_for_continue,
         expected,
-        closes,
+        closes: asks_to_close || !matches!(ends, Ends::Keeps | Ends::Maybe),
+        is_vague: ends == Ends::Maybe,
+        arrives: plan.intake != Intake::Gathered && !chunked,
+    }
+}
+
+/// What the answer does to the connection, as far as the application has a say.
+fn ends(plan: &Plan, http10: bool, silent: bool) -> Ends {
+    let streams = plan.streams() && !silent && plan.intake != Intake::Echo;
+    match plan.shape {
+        _ if streams && plan.is_cut() => Ends::Cut,
+        _ if plan.closes() => Ends::SaysClose,
+        Shape::Long if streams => Ends::Silently,
+        Shape::Chunked if streams && http10 => Ends::SaysClose,
+        _ => match plan.intake {
+            Intake::Gathered | Intake::All => Ends::Keeps,
+            Intake::Echo if !silent => Ends::Keeps,
+            _ => Ends::Maybe,
+        },
+    }
+}
+
+fn shape(climate: &Climate, prng: &mut Prng) -> Shape {
+    if !prng.percent(climate.streams) {
+        return Shape::Whole;
+    }
+    match prng.below(20) {
+        0 => Shape::Short,
+        1 => Shape::Long,
+        2 => Shape::AbortedSized,
+        3 => Shape::AbortedChunked,
+        4..10 => Shape::Sized,
+        _ => Shape::Chunked,
+    }
+}
+
+/// The plan for a body that the handler is given in pieces.
+fn arriving(plan: Plan, asks: bool, prng: &mut Prng) -> Plan {
+    let intake = match plan.mode {
+        // A handler that forgets its answer may forget the body as well.
+        Mode::Never => Intake::Nothing,
+        _ => prng.pick(&[
+            Intake::All,
+            Intake::All,
+            Intake::All,
+            Intake::Nothing,
+            Intake::Some,
+            Intake::First,
+            Intake::Echo,
+            Intake::Echo,
+        ]),
+    };
+    let answers_first = match intake {
+        Intake::Nothing => true,
+        // Whoever waits for a 100 would not send what is to be echoed.
+        Intake::Echo => !asks,
+        _ => false,
+    };
+    let mode = match plan.mode {
+        mode if answers_first => mode,
+        Mode::Now => Mode::Later,
+        Mode::NowAndClose => Mode::LaterAndClose,
+        mode => mode,
+    };
+    let shape = match intake {
+        Intake::Echo => Shape::Whole,
+        _ => plan.shape,
+    };
+    Plan {
+        mode,
+        shape,
+        intake,
+        ..plan
     }
 }
 
@@ -298,14 +407,61 @@ fn chunks(body: &[u8], prng: &mut Prng) -> Vec<u8> {
     coded
 }
 
+/// Good requests, and then one whose body is wrong when its handler is reading it.
+fn wrong_body(client: &mut Client, prng: &mut Prng) {
+    let plan = Plan {
+        intake: Intake::All,
+        shape: prng.pick(&[Shape::Whole, Shape::Chunked]),
+        ..Plan::plain(client.number, client.inbox.expected.len(), Mode::Later, 50)
+    };
+    let broken = prng.pick(&[
+        "no size\r\n",
+        "3\r\nabcdef\r\n",
+        "2\nab",
+        "1\r\na\r\n-1\r\n",
+    ]);
+    let text = format!(
+        "POST {} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{broken}",
+        plan.target()
+    );
+    let mut bytes = text.into_bytes();
+    bytes.resize(bytes.len() + prng.below(3_000), b'x');
+    client.writes.push_back(Write {
+        gate: Gate::Open,
+        gap_ms: prng.between(0, 5),
+        bytes,
+    });
+    client.inbox.expected.push_back(Expected::Answer {
+        plan,
+        body: Some(Vec::new()),
+        http10: false,
+        head_only: false,
+        ends: Ends::SaysClose,
+        fails: true,
+    });
+    client.request_ends.clear();
+}
+
 /// Good requests, and then one that is refused; perhaps with a flood behind it.
 fn mistake(client: &mut Client, climate: &Climate, prng: &mut Prng) {
+    if prng.percent(climate.arriving / 2) {
+        return wrong_body(client, prng);
+    }
     let too_long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(400));
     let too_large = format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
         climate.body_bytes_max + 1
     );
-    let mistakes: [(&str, u16); 9] = [
+    let plan = Plan {
+        intake: Intake::All,
+        ..Plan::plain(client.number, client.inbox.expected.len(), Mode::Later, 5)
+    };
+    let too_large_to_arrive = format!(
+        "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        plan.target(),
+        climate.stream_bytes_max + 1
+    );
+    let mistakes: [(&str, u16); 10] = [
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         ("\0\u{1}\u{2}", 400),
@@ -321,6 +477,7 @@ fn mistake(client: &mut Client, climate: &Climate, prng: &mut Prng) {
         ("GET / HTTP/1.1\nHost: a\n\n", 400),
         (&too_long, 414),
         (&too_large, 413),
+        (&too_large_to_arrive, 413),
     ];
     let (text, status) = mistakes[prng.below(mistakes.len())];
     let mut bytes = text.as_bytes().to_vec();
@@ -348,8 +505,16 @@ fn mistake(client: &mut Client, climate: &Climate, prng: &mut Prng) {
 /// Leaves off in the middle of a request, with FIN.
 fn truncated(client: &mut Client, climate: &Climate, prng: &mut Prng) {
     let index = client.inbox.expected.len();
-    let draft = request(client.number, index, false, climate, prng);
-    let bytes = [draft.head, draft.rest].concat();
+    let draft = loop {
+        // What comes of one that is answered without a look at its end has no single answer.
+        let draft = request(client.number, index, false, climate, prng);
+        let vague = draft.is_vague || draft.closes;
+        match &draft.expected {
+            Expected::Answer { plan, .. } if vague || plan.intake == Intake::Echo => {}
+            _ => break draft,
+        }
+    };
+    let bytes = [&draft.head[..], &draft.rest].concat();
     let taken = 1 + prng.below(bytes.len() - 1);
     let cut = bytes[..taken].to_vec();
     client.inbox.continues_at.push(index);
@@ -358,10 +523,17 @@ fn truncated(client: &mut Client, climate: &Climate, prng: &mut Prng) {
         gap_ms: prng.between(0, 5),
         bytes: cut,
     });
-    client
-        .inbox
-        .expected
-        .push_back(Expected::Refusal { status: 400 });
+    let mut expected = Expected::Refusal { status: 400 };
+    if let Expected::Answer { plan, .. } = &draft.expected
+        && plan.intake != Intake::Gathered
+        && taken >= draft.head.len()
+    {
+        expected = draft.expected;
+        if let Expected::Answer { ends, fails, .. } = &mut expected {
+            (*ends, *fails) = (Ends::SaysClose, true);
+        }
+    }
+    client.inbox.expected.push_back(expected);
     client.leaving = Leaving::HalfClose;
     client.request_ends.clear();
 }

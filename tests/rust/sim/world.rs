@@ -7,7 +7,7 @@ use anel::protocol::Limits;
 use anel::reactor::Completion;
 use anel::server::{Clock, Counters, Worker};
 
-use crate::application::Application;
+use crate::application::{Application, Told};
 use crate::client::{Client, Leaving, Reading};
 use crate::kernel::{Faults, Kernel, LISTENER, Seen};
 use crate::prng::Prng;
@@ -44,6 +44,9 @@ pub struct Report {
     pub continues: u64,
     pub aborted: u64,
     pub drained_early: u64,
+    pub told: Told,
+    pub chunked: u64,
+    pub cut: u64,
 }
 
 const TURNS_MAX: u32 = 200_000;
@@ -75,6 +78,9 @@ pub fn run(seed: u64, trace: Trace) -> Report {
         continues: total(|client| client.inbox.continues),
         aborted: u64::from(world.is_aborted),
         drained_early: u64::from(drained_early),
+        told: world.application.told,
+        chunked: total(|client| client.inbox.chunked),
+        cut: total(|client| client.inbox.cut),
     }
 }
 
@@ -112,18 +118,27 @@ impl World {
         let faults = faults(buffers, &mut prng);
         world.kernel = Kernel::new(prng.fork(), faults, buffers, trace);
         world.application = Application::new(prng.fork(), prng.pick(&[0, 5, 200]), trace);
+        let piece_bytes_max = prng.pick(&[20, 500, 5_000]);
+        world.application.piece_bytes_max = piece_bytes_max;
+        world.application.rests = 30;
         let climate = Climate {
+            piece_bytes_max,
             head_timeout_ms: limits.head_timeout_ms,
             body_bytes_max: limits.body_bytes_max as usize,
             answer_bytes_max: prng.pick(&[300, 3_000, 20_000]),
             bodies: prng.pick(&[0, 35, 90]),
             later: prng.pick(&[0, 30, 100]),
+            streams: prng.pick(&[0, 0, 30, 80]),
+            arriving: prng.pick(&[0, 0, 50, 100]),
+            stream_bytes_max: limits.stream_bytes_max as usize,
             never: prng.percent(10),
         };
         // Late answers are rendered before anybody knows whether they fit; so are those of one
         // pause.
-        let answer_bytes = climate.answer_bytes_max + 400;
-        let late = if climate.later > 0 {
+        let piece_bytes = world.application.piece_bytes_max + 20;
+        let stream_bytes = limits.stream_owed_bytes_max as usize + piece_bytes + 400;
+        let answer_bytes = (climate.answer_bytes_max + 400).max(stream_bytes);
+        let late = if climate.later + climate.streams + climate.arriving > 0 {
             limits.pipeline_depth_max as usize
         } else {
             1
@@ -311,6 +326,9 @@ impl World {
     pub fn abort(&mut self) {
         self.trace.say(self.now_ms, || "== abort".to_owned());
         self.is_aborted = true;
+        for client in &mut self.clients {
+            client.inbox.cut_by_force = true;
+        }
         self.application.now_ms = self.now_ms;
         self.worker
             .abort_all(&mut self.kernel, &mut self.application);
@@ -326,6 +344,19 @@ impl World {
             };
             if client.request_ends.is_empty() || socket.shut_write || self.is_draining {
                 continue;
+            }
+            let buffers = self.kernel.group.count() * self.kernel.buffer_bytes;
+            let delivered = socket.delivered - socket.delivered_in_spite;
+            if let Some((index, taken)) = self.application.taken(client.number)
+                && let Some(begin) = client.arrivals.get(&index)
+            {
+                let held = delivered.saturating_sub(begin + taken);
+                let held_max = self.limits.head_bytes_max as usize + 2 * buffers;
+                assert!(
+                    held <= held_max,
+                    "client {}: {held} bytes of a body held",
+                    client.number
+                );
             }
             let seen = self
                 .application
@@ -344,9 +375,7 @@ impl World {
             } else {
                 client.request_ends[seen - 1]
             };
-            let held = socket.delivered - socket.delivered_in_spite;
-            let held = held.saturating_sub(began);
-            let buffers = self.kernel.group.count() * self.kernel.buffer_bytes;
+            let held = delivered.saturating_sub(began);
             let held_max = self.limits.head_bytes_max as usize + (next - began) + 2 * buffers;
             assert!(
                 held <= held_max,
@@ -361,6 +390,7 @@ impl World {
         let open = self.worker.connections_open();
         let awaited = self.application.awaited();
         assert!(open == 0 || awaited > 0, "{open} connections are stuck");
+        self.application.assert_nobody_forgotten();
         if !self.is_draining {
             assert!(
                 self.kernel.is_accepting() || open > 0,
@@ -441,12 +471,14 @@ fn limits(buffer_bytes: u32, prng: &mut Prng) -> Limits {
         body_bytes_max: prng.pick(&[400, 5_000]),
         pipeline_depth_max: prng.pick(&[1, 2, 5, 128]),
         owed_bytes_max: prng.pick(&[1, 500, 10_000, 256 * 1024]),
+        stream_owed_bytes_max: prng.pick(&[0, 1, 700, 64 * 1024]),
+        stream_bytes_max: 20_000,
         connections_max: prng.pick(&[1, 3, 60_000, 60_000]),
         head_timeout_ms: if buffer_bytes < 64 { 3_000 } else { 1_000 },
         body_timeout_ms: prng.pick(&[6_000, 60_000]),
         idle_timeout_ms: prng.pick(&[2_000, 75_000]),
         send_timeout_ms: prng.pick(&[2_000, 60_000]),
-        linger_bytes_max: prng.pick(&[40_000, 1024 * 1024]),
+        linger_bytes_max: prng.pick(&[1_000, 40_000, 1024 * 1024]),
         linger_timeout_ms: prng.pick(&[500, 2_000]),
         ..Limits::default()
     }
