@@ -13,7 +13,10 @@ import os
 import selectors
 import threading
 import weakref
-from typing import Protocol
+from asyncio import format_helpers
+from typing import Any, Protocol
+
+from anel import _core
 
 
 class Turning(Protocol):
@@ -74,10 +77,58 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         self.reactor_selector = ReactorSelector()
         super().__init__(self.reactor_selector)
 
+        self._choose_ways()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switches debug mode, in which every callback goes asyncio's own way."""
+        super().set_debug(enabled)
+        self._choose_ways()
+
+    def close(self) -> None:
+        """Closes the loop, as asyncio does."""
+        super().close()
+        self._choose_ways()
+
+    def _choose_ways(self) -> None:
+        """Puts native methods before asyncio's, which are in the way of every step of a task.
+
+        They are found first because they are the instance's. Asyncio's remain for debug mode, for
+        closed loops, whose errors they raise, and for versions without the private queue.
+        """
+        ready = getattr(self, "_ready", None)
+        if ready is None or self.is_closed() or super().get_debug():
+            vars(self).pop("call_soon", None)
+            vars(self).pop("get_debug", None)
+        else:
+            queue = _core.ReadyQueue(self, ready.append)
+            vars(self).update(call_soon=queue.call_soon, get_debug=queue.get_debug)
+
+
+def describe(handle: Any) -> str:
+    """What asyncio's own handle would say it is."""
+    if handle.cancelled():
+        return "<Handle cancelled>"
+    return f"<Handle {_source(handle)}>"
+
+
+def report(handle: Any, exception: BaseException) -> None:
+    """Tells the loop's exception handler what a callback has raised, in asyncio's words."""
+    handle._loop.call_exception_handler(
+        {
+            "message": f"Exception in callback {_source(handle)}",
+            "exception": exception,
+            "handle": handle,
+        }
+    )
+
 
 def new_loop() -> ReactorLoop:
     """Makes a loop that can serve. Fits `asyncio.Runner(loop_factory=new_loop)`."""
     return ReactorLoop()
+
+
+def _source(handle: Any) -> str:
+    return format_helpers._format_callback_source(handle._callback, handle._args)
 
 
 _selectors: weakref.WeakSet[ReactorSelector] = weakref.WeakSet()

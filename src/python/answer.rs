@@ -61,6 +61,18 @@ pub fn is_plain(result: &Bound<'_, PyAny>) -> bool {
         || result.is_exact_instance_of::<PyList>()
 }
 
+/// The response that a handler's outcome stands for, good or bad.
+#[inline]
+pub fn from_outcome<'py>(
+    shared: &Shared,
+    request: &Bound<'py, Request>,
+    outcome: PyResult<Bound<'py, PyAny>>,
+) -> Bound<'py, Response> {
+    outcome
+        .and_then(|result| from_result(shared, request, result))
+        .unwrap_or_else(|error| from_error(shared, request, error))
+}
+
 /// The response to a failed request: what the application's error handlers make of the exception.
 pub fn from_error<'py>(
     shared: &Shared,

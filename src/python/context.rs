@@ -9,6 +9,7 @@ use std::cell::RefCell;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use super::raw;
 
@@ -25,9 +26,7 @@ pub struct Contexts {
 impl Contexts {
     /// Begins with the context of the caller.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
-        let start = py
-            .import("contextvars")?
-            .call_method0(intern!(py, "copy_context"))?;
+        let start = current(py)?;
         Ok(Self {
             start_is_empty: start.len()? == 0,
             work: RefCell::new(copy(&start)?.unbind()),
@@ -38,10 +37,19 @@ impl Contexts {
     /// Lets no later request see what this one has set.
     #[inline]
     pub fn renew(&self, py: Python<'_>) {
-        if self.start_is_empty && self.work.borrow().bind(py).len().is_ok_and(|set| set == 0) {
-            return;
+        if !self.is_clean(py) {
+            self.replace(py);
         }
-        self.replace(py);
+    }
+
+    /// The context of this request, if something was set in it. It will not be used for another.
+    pub fn changed(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        (!self.is_clean(py)).then(|| self.work.borrow().clone_ref(py))
+    }
+
+    #[inline]
+    fn is_clean(&self, py: Python<'_>) -> bool {
+        self.start_is_empty && self.work.borrow().bind(py).len().is_ok_and(|set| set == 0)
     }
 
     fn replace(&self, py: Python<'_>) {
@@ -86,6 +94,48 @@ impl Drop for Entered<'_, '_> {
     fn drop(&mut self) {
         self.contexts.leave(self.py);
     }
+}
+
+/// Runs code in a context, or where it is called if there is none.
+pub fn within<R>(py: Python<'_>, context: Option<Bound<'_, PyAny>>, run: impl FnOnce() -> R) -> R {
+    let entered = context.map(|context| Within::enter(&context));
+    if let Some(Err(error)) = &entered {
+        error.clone_ref(py).write_unraisable(py, None);
+    }
+    run()
+}
+
+/// Runs code in a context; not at all if that cannot be entered.
+#[inline]
+pub fn try_within<R>(context: &Bound<'_, PyAny>, run: impl FnOnce() -> R) -> PyResult<R> {
+    let _within = Within::enter(context)?;
+    Ok(run())
+}
+
+/// A context that is left on every way out.
+struct Within<'py>(Bound<'py, PyAny>);
+
+impl<'py> Within<'py> {
+    fn enter(context: &Bound<'py, PyAny>) -> PyResult<Self> {
+        raw::enter_context(context)?;
+        Ok(Self(context.clone()))
+    }
+}
+
+impl Drop for Within<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = raw::exit_context(&self.0) {
+            error.write_unraisable(self.0.py(), None);
+        }
+    }
+}
+
+/// A copy of the context of the caller.
+pub fn current(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static COPY_CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPY_CONTEXT
+        .import(py, "contextvars", "copy_context")?
+        .call0()
 }
 
 fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

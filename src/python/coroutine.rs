@@ -5,28 +5,42 @@
 
 use std::rc::Rc;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::asyncio::CancelledError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
+use super::answer;
 use super::raw::{self, GilCell, Sent};
 use super::request::Request;
+use super::response::Response;
 use super::shared::{AsyncSupport, Shared};
+use super::stream;
 use crate::server::ExchangeId;
 
 /// A result, or the promise of one.
 pub enum Progress<'py> {
     Done(PyResult<Bound<'py, PyAny>>),
+    /// A task that did not suspend has made the answer.
+    Answered(Early<'py>),
     Later,
+}
+
+/// The answer of a task that did not suspend.
+pub struct Early<'py> {
+    pub response: Bound<'py, Response>,
+    /// A copy of the task's, if something is to be run in it when the answer is sent.
+    pub context: Option<Bound<'py, PyAny>>,
 }
 
 /// Runs a coroutine that cannot suspend. Inside it there is no current task.
 pub fn run_to_end<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match raw::send_none(coroutine)? {
         Sent::Returned(result) => Ok(result),
-        Sent::Yielded => {
+        Sent::Yielded(_) => {
             coroutine.call_method0(intern!(coroutine.py(), "close"))?;
             Err(PyRuntimeError::new_err(
                 "a coroutine without an await has suspended; was its function changed?",
@@ -51,7 +65,7 @@ pub fn start<'py>(
     coroutine: Bound<'py, PyAny>,
 ) -> PyResult<Progress<'py>> {
     let py = request.py();
-    let task = {
+    let (class, options) = {
         let support = shared.async_support.borrow();
         let Some(support) = support.as_ref() else {
             return Err(PyRuntimeError::new_err("no event loop is running"));
@@ -59,19 +73,25 @@ pub fn start<'py>(
         let (class, options) = (support.task_class.bind(py), support.task_options.bind(py));
         (class.clone(), options.clone())
     };
-    let task = task.0.call((as_coroutine(coroutine)?,), Some(&task.1))?;
-    if task.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(Progress::Done(task.call_method0(intern!(py, "result"))));
-    }
-    let completion = Completion {
+    let run = HandlerCoroutine {
         shared: GilCell::new(shared.clone()),
         request: request.clone().unbind(),
         exchange,
+        coroutine: as_coroutine(coroutine)?.unbind(),
+        phase: GilCell::new(Phase::Starting),
     };
-    let callback = Py::new(py, completion)?;
-    task.call_method1(intern!(py, "add_done_callback"), (callback,))?;
-    shared.begin_task(request, exchange, task.unbind());
-    Ok(Progress::Later)
+    let run = Bound::new(py, run)?;
+    let task = class.call((&run,), Some(&options))?;
+    match run.get().phase.borrow_mut(py).suspend() {
+        Some((response, context)) => Ok(Progress::Answered(Early {
+            response: response.into_bound(py),
+            context: context.map(|context| context.into_bound(py)),
+        })),
+        None => {
+            shared.begin_task(request, exchange, task.unbind());
+            Ok(Progress::Later)
+        }
+    }
 }
 
 /// A task takes coroutines only: a future, or an object with `__await__`, is wrapped in one.
@@ -103,19 +123,138 @@ pub fn support(event_loop: &Bound<'_, PyAny>) -> PyResult<AsyncSupport> {
     })
 }
 
-/// Called by asyncio when a handler's task is done.
+/// What a task runs: a handler's coroutine, and the making of its answer as the last step.
+///
+/// So a task needs no done callback, for which asyncio would go round once more, and error handlers
+/// run in the task's context. It is a `collections.abc.Coroutine`; what it does not define is the
+/// handler's coroutine's (`cr_frame`, `cr_await`, `__qualname__`, ...). Its result is None: the
+/// answer is on its way. Failures have been answered too; only a cancellation, and what ends the
+/// program, are the task's own business.
 #[pyclass(frozen, module = "anel._core")]
-struct Completion {
+struct HandlerCoroutine {
     shared: GilCell<Rc<Shared>>,
     request: Py<Request>,
     exchange: ExchangeId,
+    coroutine: Py<PyAny>,
+    phase: GilCell<Phase>,
+}
+
+/// Where the end of the coroutine finds it.
+enum Phase {
+    /// In the first step of an eager task: `start` waits for the answer.
+    Starting,
+    /// There it is.
+    Answered(Py<Response>, Option<Py<PyAny>>),
+    /// In a later step: the next turn waits.
+    Suspended,
+}
+
+impl Phase {
+    /// Ends the start; what it has come to, if the coroutine is done.
+    fn suspend(&mut self) -> Option<(Py<Response>, Option<Py<PyAny>>)> {
+        match std::mem::replace(self, Self::Suspended) {
+            Self::Answered(response, context) => Some((response, context)),
+            Self::Starting | Self::Suspended => None,
+        }
+    }
 }
 
 #[pymethods]
-impl Completion {
-    fn __call__(&self, py: Python<'_>, task: &Bound<'_, PyAny>) {
+impl HandlerCoroutine {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match raw::send_none(self.coroutine.bind(py)) {
+            Ok(Sent::Yielded(value)) => Ok(Some(value)),
+            Ok(Sent::Returned(result)) => self.end(py, Ok(result)).map(|()| None),
+            Err(error) => self.end(py, Err(error)).map(|()| None),
+        }
+    }
+
+    fn send<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.go_on(py, intern!(py, "send"), PyTuple::new(py, [value])?)
+    }
+
+    #[pyo3(signature = (*arguments))]
+    fn throw<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.go_on(py, intern!(py, "throw"), arguments)
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.coroutine.bind(py).call_method0(intern!(py, "close"))
+    }
+
+    fn __getattr__<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.coroutine.bind(py).getattr(name)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<anel handler {}>",
+            self.coroutine.bind(py).repr()?
+        ))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.request)?;
+        visit.call(&self.coroutine)
+    }
+}
+
+impl HandlerCoroutine {
+    /// A step that is not `__next__`: its end is a `StopIteration`.
+    fn go_on<'py>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+        arguments: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.coroutine.bind(py).call_method1(method, arguments) {
+            Ok(value) => return Ok(value),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                let result = error.value(py).getattr(intern!(py, "value"))?;
+                self.end(py, Ok(result))?;
+            }
+            Err(error) => self.end(py, Err(error))?,
+        }
+        Err(PyStopIteration::new_err(()))
+    }
+
+    /// The coroutine has returned or raised: makes the answer. An error is the task's.
+    fn end<'py>(&self, py: Python<'py>, result: PyResult<Bound<'py, PyAny>>) -> PyResult<()> {
         let shared = self.shared.borrow(py).clone();
-        let result = task.call_method0(intern!(py, "result"));
-        shared.complete(self.request.bind(py), self.exchange, result);
+        let request = self.request.bind(py);
+        let raised = match &result {
+            Err(error) if answer::ends_program(py, error) => {
+                shared.end_task(self.exchange);
+                return result.map(drop);
+            }
+            Err(error) if error.is_instance_of::<CancelledError>(py) => Err(error.clone_ref(py)),
+            _ => Ok(()),
+        };
+        if matches!(*self.phase.borrow(py), Phase::Suspended) {
+            shared.complete(request, self.exchange, result);
+            return raised;
+        }
+        let response = answer::from_outcome(&shared, request, result);
+        let context = shared
+            .context_of_ending(request)
+            .or_else(|| stream::context_of(&response));
+        *self.phase.borrow_mut(py) = Phase::Answered(response.unbind(), context);
+        raised
     }
 }

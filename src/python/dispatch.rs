@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::answer;
-use super::context::Entered;
+use super::context::{self, Entered};
 use super::coroutine::{self, Progress};
 use super::orders::Order;
 use super::raw;
@@ -22,7 +22,7 @@ use super::stream::{self, Producer};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
-use crate::protocol::{ProtocolError, RequestHead};
+use crate::protocol::{Answer, Payload, ProtocolError, RequestHead};
 use crate::router::Params;
 use crate::server::{
     self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
@@ -49,7 +49,7 @@ impl<'a, 'py> Dispatch<'a, 'py> {
 
     /// Says that code of the user is about to run, in the context of requests.
     #[inline]
-    fn enter(&mut self) {
+    pub fn enter(&mut self) {
         self.shared.python_ran.set(true);
         if self.context.is_none() {
             self.context = Some(Entered::new(self.py, &self.shared.contexts));
@@ -112,9 +112,9 @@ impl Handler for Dispatch<'_, '_> {
     fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
         let answered = self.shared.refusal_handler.as_ref().map(|handler| {
             self.enter();
-            let answer = handler.bind(self.py).call1((error.token(),))?;
+            let answer = handler.bind(self.py).call1((error.token(),));
             self.shared.contexts.renew(self.py);
-            out.extend_from_slice(answer.cast::<PyBytes>()?.as_bytes());
+            out.extend_from_slice(answer?.cast::<PyBytes>()?.as_bytes());
             Ok::<(), PyErr>(())
         });
         match answered {
@@ -166,27 +166,33 @@ fn answer_one(
         Some(Target::Handler { handler, kind, .. }) => Some((handler, *kind)),
         Some(Target::Constant(_)) | None => shared.fallback.as_ref().map(|(h, kind)| (h, *kind)),
     };
-    let result = match entry {
+    let mut context = None;
+    let outcome = match entry {
         Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
             Ok(Progress::Later) => return responder.later(),
             Ok(Progress::Done(result)) => result,
+            Ok(Progress::Answered(early)) => {
+                context = early.context;
+                Ok(early.response.into_any())
+            }
             Err(error) => Err(error),
         },
         None => answer::unmatched(shared, request),
     };
-    let response = match result.and_then(|result| answer::from_result(shared, request, result)) {
-        Ok(response) => response,
-        Err(error) => answer::from_error(shared, request, error),
+    let response = answer::from_outcome(shared, request, outcome);
+    let verdict = match send(&response, responder) {
+        Ok(verdict) => verdict,
+        Err(responder) => {
+            return begin_stream(shared, request, exchange, (response, context), responder);
+        }
     };
-    if response.get().is_stream(py) {
-        return begin_stream(shared, request, exchange, response, responder);
-    }
-    let verdict = send(&response, responder);
     shared.recycle_response(response);
-    shared.log(request);
-    if request.get().has_ending(py) {
-        shared.finish(request, exchange);
-    }
+    context::within(py, context, || {
+        shared.log(request);
+        if request.get().has_ending(py) {
+            shared.finish(request, exchange);
+        }
+    });
     verdict
 }
 
@@ -196,26 +202,32 @@ fn begin_stream<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
     exchange: ExchangeId,
-    response: Bound<'py, Response>,
+    (response, context): (Bound<'py, Response>, Option<Bound<'py, PyAny>>),
     responder: Responder<'_>,
 ) -> Verdict {
     let py = request.py();
-    let context = stream::context_of(&response);
-    let (response, opened) = stream::opened(shared, request, response, context);
+    let made_in = match &context {
+        Some(context) => Some(context.clone().unbind()),
+        None => stream::context_of(&response),
+    };
+    let (response, opened) = stream::opened(shared, request, response, made_in);
     let (wanted, verdict) = response.get().with_answer(py, |answer| {
         (responder.wants_body(answer), responder.respond(answer))
     });
     shared.recycle_response(response);
-    shared.log(request);
+    context::within(py, context.clone(), || shared.log(request));
     match opened {
         Some(opened) if wanted => {
             shared.begin_stream(request, exchange, opened);
+            if let Some(context) = context {
+                shared.end_in(exchange, context.unbind());
+            }
             return verdict;
         }
         Some(opened) => opened.discard(shared, request),
         None => {}
     }
-    shared.finish(request, exchange);
+    context::within(py, context, || shared.finish(request, exchange));
     verdict
 }
 
@@ -236,17 +248,25 @@ fn call<'py>(
     }
 }
 
-fn send(response: &Bound<'_, Response>, responder: Responder<'_>) -> Verdict {
+/// Sends a response, unless its body is streamed: then there is more to do, with the responder.
+#[inline]
+fn send<'a>(
+    response: &Bound<'_, Response>,
+    responder: Responder<'a>,
+) -> Result<Verdict, Responder<'a>> {
     response
         .get()
-        .with_answer(response.py(), |answer| responder.respond(answer))
+        .with_answer(response.py(), |answer| match answer.payload {
+            Payload::Whole(_) => Ok(responder.respond(answer)),
+            Payload::Stream { .. } => Err(responder),
+        })
 }
 
 /// When not even a request object can be made.
-const OUT_OF_MEMORY: crate::protocol::Answer<'static> = crate::protocol::Answer {
+const OUT_OF_MEMORY: Answer<'static> = Answer {
     status: 503,
     content_type: None,
     fields: b"",
-    payload: crate::protocol::Payload::Whole(b""),
+    payload: Payload::Whole(b""),
     close: true,
 };

@@ -20,6 +20,7 @@ mod outcome;
 mod pending;
 mod raw;
 mod reader;
+mod ready;
 mod request;
 mod response;
 mod response_headers;
@@ -46,6 +47,8 @@ mod _core {
     use super::outcome::{allow_response, as_response, unmatched};
     #[pymodule_export]
     use super::reader::BodyReader;
+    #[pymodule_export]
+    use super::ready::ReadyQueue;
     #[pymodule_export]
     use super::request::Request;
     #[pymodule_export]

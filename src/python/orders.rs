@@ -51,7 +51,7 @@ impl Shared {
             return;
         }
         let py = dispatch.py;
-        self.python_ran.set(true);
+        dispatch.enter();
         for order in self.orders.take() {
             match order {
                 Order::Answer(exchange, response, context) => {
@@ -71,6 +71,7 @@ impl Shared {
                 Order::ReadBody(exchange) => worker.read_body(exchange, dispatch),
                 Order::Leave(exchange) => self.leave(py, exchange),
             }
+            self.contexts.renew(py);
         }
     }
 

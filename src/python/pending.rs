@@ -7,12 +7,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::answer;
+use super::context;
 use super::orders::Order;
 use super::reader::BodyReader;
 use super::request::Request;
@@ -22,7 +24,35 @@ use crate::server::{CloseReason, ExchangeId};
 
 /// The exchanges of a worker that are not over.
 #[derive(Default)]
-pub struct Pending(RefCell<HashMap<ExchangeId, Exchange>>);
+pub struct Pending(RefCell<HashMap<ExchangeId, Exchange, BuildHasherDefault<Mixer>>>);
+
+/// Hashes the numbers of an exchange. They are counted here, not chosen by a peer, so they need no
+/// protection against collisions, which costs more than the rest of the table.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: consecutive numbers end far apart.
+        self.0 = (self.0 ^ number)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// One of them.
 struct Exchange {
@@ -31,6 +61,8 @@ struct Exchange {
     task: Option<Py<PyAny>>,
     /// What makes the body of a streamed response.
     producer: Option<Producer>,
+    /// What the handler has set is to be seen at the end too. None: nothing.
+    context: Option<Py<PyAny>>,
     /// Whether the connection has ended.
     gone: bool,
 }
@@ -92,16 +124,24 @@ impl Shared {
             // Nobody waits for an answer, and nobody is told of the cancellation.
             return self.finish(request, exchange);
         }
-        let response = result
-            .and_then(|result| answer::from_result(self, request, result))
-            .unwrap_or_else(|error| answer::from_error(self, request, error));
+        let response = answer::from_outcome(self, request, result);
         if self.stopped.get() {
             return self.finish(request, exchange);
+        }
+        if let Some(context) = self.context_of_ending(request) {
+            self.end_in(exchange, context);
         }
         let context = stream::context_of(&response);
         self.order(py, Order::Answer(exchange, response.unbind(), context));
         if !gone {
             self.log(request);
+        }
+    }
+
+    /// Chooses the context for what is done at the end of an exchange.
+    pub fn end_in(&self, exchange: ExchangeId, context: Py<PyAny>) {
+        if let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange) {
+            entry.context = Some(context);
         }
     }
 
@@ -170,8 +210,9 @@ impl Shared {
     /// Ends the exchange: the request's done callbacks run, unless they have.
     pub fn finish(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
         let entry = self.pending.0.borrow_mut().remove(&exchange);
-        drop(entry);
-        Request::finish(request);
+        let context = entry.and_then(|entry| entry.context);
+        let context = context.map(|context| context.into_bound(request.py()));
+        context::within(request.py(), context, || Request::finish(request));
     }
 
     /// `finish`, for who knows only the exchange. Nothing happens when that is over.
@@ -215,6 +256,7 @@ impl Shared {
             request: request.clone().unbind(),
             task: None,
             producer: None,
+            context: self.contexts.changed(request.py()),
             gone: false,
         }));
     }

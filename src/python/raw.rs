@@ -173,7 +173,7 @@ impl Utf8 {
 /// What a step of a coroutine led to.
 pub enum Sent<'py> {
     Returned(Bound<'py, PyAny>),
-    Yielded,
+    Yielded(Bound<'py, PyAny>),
 }
 
 /// Runs a coroutine up to its first suspension or its end, without a `StopIteration` object.
@@ -186,7 +186,7 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
     // SAFETY: P4. `result` is a new reference, or null with an exception set.
     let result = unsafe { Bound::from_owned_ptr_or_err(py, result) }?;
     Ok(match status {
-        ffi::PySendResult::PYGEN_NEXT => Sent::Yielded,
+        ffi::PySendResult::PYGEN_NEXT => Sent::Yielded(result),
         _ => Sent::Returned(result),
     })
 }

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::answer;
-use super::context::Contexts;
+use super::context::{self, Contexts};
 use super::guest::Guest;
 use super::headers::Names;
 use super::orders::Order;
@@ -107,6 +107,19 @@ impl Shared {
             python_ran: Cell::new(false),
             guest: Guest::default(),
         })
+    }
+
+    /// A copy of the caller's context, if code of the user is to run in it at the end of the
+    /// exchange.
+    pub fn context_of_ending(&self, request: &Bound<'_, Request>) -> Option<Py<PyAny>> {
+        let py = request.py();
+        if self.logger.is_none() && !request.get().has_ending(py) {
+            return None;
+        }
+        context::current(py)
+            .inspect_err(|error| error.clone_ref(py).write_unraisable(py, None))
+            .ok()
+            .map(Bound::unbind)
     }
 
     /// Tells the request log of an answered request, if it is on.

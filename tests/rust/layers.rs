@@ -39,6 +39,7 @@ const PYTHON: &[&str] = &[
     "exceptions",
     "encoding",
     "_core",
+    "loop",
     "request",
     "streaming",
     "transport",
