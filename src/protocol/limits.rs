@@ -41,9 +41,9 @@ pub struct Limits {
     /// Bytes owed to one peer at which parsing and reading pause. 256 KiB keeps 1,000 slow readers
     /// within 256 MiB.
     pub owed_bytes_max: u32,
-    /// Bytes owed to one peer at which the producer of a streamed response is asked to wait; it goes
-    /// on at half of it. 64 KiB is what a send buffer takes at once on a fast network, so the peer
-    /// never waits for the producer because of it.
+    /// Bytes owed to one peer at which the producer of a streamed response is asked to wait; it
+    /// goes on at half of it. 64 KiB is about what a fast network takes at once: the peer never
+    /// waits for a producer that was told to rest.
     pub stream_owed_bytes_max: u32,
     /// Open connections per worker; beyond it, accepting pauses. 60,000 stays under common
     /// descriptor limits.

@@ -24,7 +24,10 @@ impl StreamFraming {
         let Payload::Stream { length } = answer.payload else {
             return None;
         };
-        sends_body(answer.status, context).then(|| match (length, context.version) {
+        if !sends_body(answer.status, context) {
+            return None;
+        }
+        Some(match (length, context.version) {
             (Some(bytes), _) => Self::Length(bytes),
             (None, Version::Http11) => Self::Chunked,
             (None, Version::Http10) => Self::UntilClose,

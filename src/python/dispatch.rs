@@ -21,7 +21,7 @@ use super::stream::{self, Producer};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode;
 use crate::protocol::percent::decode_path;
-use crate::protocol::{ProtocolError, RequestHead};
+use crate::protocol::{Answer, Payload, ProtocolError, RequestHead};
 use crate::router::Params;
 use crate::server::{
     self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
@@ -151,10 +151,10 @@ fn answer_one(
         Ok(response) => response,
         Err(error) => answer::from_error(shared, request, error),
     };
-    if response.get().is_stream(py) {
-        return begin_stream(shared, request, exchange, response, responder);
-    }
-    let verdict = send(&response, responder);
+    let verdict = match send(&response, responder) {
+        Ok(verdict) => verdict,
+        Err(responder) => return begin_stream(shared, request, exchange, response, responder),
+    };
     shared.recycle_response(response);
     shared.log(request);
     if request.get().has_ending(py) {
@@ -209,17 +209,25 @@ fn call<'py>(
     }
 }
 
-fn send(response: &Bound<'_, Response>, responder: Responder<'_>) -> Verdict {
+/// Sends a response, unless its body is streamed: then there is more to do, with the responder.
+#[inline]
+fn send<'a>(
+    response: &Bound<'_, Response>,
+    responder: Responder<'a>,
+) -> Result<Verdict, Responder<'a>> {
     response
         .get()
-        .with_answer(response.py(), |answer| responder.respond(answer))
+        .with_answer(response.py(), |answer| match answer.payload {
+            Payload::Whole(_) => Ok(responder.respond(answer)),
+            Payload::Stream { .. } => Err(responder),
+        })
 }
 
 /// When not even a request object can be made.
-const OUT_OF_MEMORY: crate::protocol::Answer<'static> = crate::protocol::Answer {
+const OUT_OF_MEMORY: Answer<'static> = Answer {
     status: 503,
     content_type: None,
     fields: b"",
-    payload: crate::protocol::Payload::Whole(b""),
+    payload: Payload::Whole(b""),
     close: true,
 };

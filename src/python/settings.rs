@@ -66,9 +66,9 @@ impl Snapshot {
             };
         }
         fill!(self.worker, connections_accepted_total connections_closed_total requests_total
-            streams_total bodies_streamed_total refusals_total sends_total pauses_total starved_total
-            accept_pauses_total deadlines_total answers_dropped_total stale_completions_total
-            bytes_received_total bytes_sent_total);
+            streams_total bodies_streamed_total refusals_total sends_total pauses_total
+            starved_total accept_pauses_total deadlines_total answers_dropped_total
+            stale_completions_total bytes_received_total bytes_sent_total);
         dict.set_item("waits_total", self.reactor.waits)?;
         dict.set_item("enters_total", self.reactor.enters)?;
         dict.set_item("submissions_total", self.reactor.submissions)?;

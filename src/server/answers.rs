@@ -78,7 +78,7 @@ impl Worker {
             }
             None => {
                 if is_first {
-                    connection.on_first_complete(exchange.slot, shared, handler);
+                    connection.on_first_complete(shared.now_ms);
                 } else {
                     connection.queue.fulfil(exchange.sequence, held);
                 }
@@ -160,7 +160,7 @@ impl Worker {
             connection.end_behind(exchange, reason, handler);
         }
         if connection.queue.is_first(exchange.sequence) {
-            connection.on_first_complete(exchange.slot, &self.shared, handler);
+            connection.on_first_complete(self.shared.now_ms);
         } else {
             connection.queue.settle_stream(exchange.sequence);
         }
@@ -191,11 +191,10 @@ impl Connection {
 
     /// The first answer in line is in the send buffer; the next ones follow as far as they are
     /// ready.
-    fn on_first_complete<H: Handler>(&mut self, slot: u32, shared: &Shared, handler: &mut H) {
+    fn on_first_complete(&mut self, now_ms: u64) {
         self.queue.release_first(&mut self.out);
-        self.idle_since_ms = shared.now_ms;
-        self.ask_for_body(shared.now_ms);
-        self.wake_producer(slot, &shared.limits, handler);
+        self.idle_since_ms = now_ms;
+        self.ask_for_body(now_ms);
     }
 
     /// The answer of this exchange is complete; the body of its request may not be.
@@ -224,7 +223,8 @@ impl Connection {
     }
 
     /// Tells the producer of the streamed answer in progress to go on, if it waits and enough of
-    /// what it made has left.
+    /// what it made has left. To be asked when some has: whoever waited out of turn has made too
+    /// much to go on before that.
     pub(super) fn wake_producer<H: Handler>(
         &mut self,
         slot: u32,

@@ -162,6 +162,12 @@ impl Connection {
             && self.protocol.is_between_requests()
     }
 
+    /// Whether a drain may end it: it is idle, or all that comes is a body nobody reads.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let discards = |incoming: &Incoming| incoming.is_discarded() && self.queue.is_empty();
+        self.is_idle() || self.incoming.as_deref().is_some_and(discards)
+    }
+
     /// Whether the peer sent what nobody will read, as far as is known.
     pub(super) fn leaves_input_unread(&self) -> bool {
         self.unread_input || self.declined
@@ -226,7 +232,7 @@ impl Connection {
             return None;
         }
         if let Some(gathering) = &self.gathering {
-            // It begins anew behind earlier answers: the peer may have waited for a 100 behind them.
+            // It begins anew behind earlier answers: the peer's 100 may have waited for them.
             let since_ms = gathering.started_ms.max(self.idle_since_ms);
             let at = since_ms + limits.body_timeout_ms;
             return Some((at, CloseReason::BodyDeadline));

@@ -48,8 +48,9 @@ pub(super) enum Interim {
 }
 
 impl Worker {
-    /// Asks for (more of) a streamed request body: `Handler::on_body` follows as it arrives, perhaps
-    /// before this returns.
+    /// Asks for (more of) a streamed request body: `Handler::on_body` follows as it arrives,
+    /// perhaps before this returns. A peer that waits for a 100 is told to send it. Of no effect
+    /// when it was asked for already, or nobody can get it any more.
     pub fn read_body<H: Handler>(&mut self, exchange: ExchangeId, handler: &mut H) {
         let shared = &mut self.shared;
         let Some(connection) = self
@@ -85,6 +86,11 @@ impl Incoming {
     /// Whether parsing has to wait for the handler.
     pub(super) fn rests(&self) -> bool {
         self.reading == Reading::Rests
+    }
+
+    /// Whether nobody reads it any more.
+    pub(super) fn is_discarded(&self) -> bool {
+        matches!(self.reading, Reading::Discarded { .. })
     }
 
     /// Since when the peer is waited for, if it is.

@@ -209,8 +209,8 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        if connection.draining && connection.closing.is_none() && connection.is_idle() {
-            connection.closing = Some(CloseReason::Draining);
+        if connection.draining && connection.closing.is_none() && connection.is_at_rest() {
+            connection.stop_reading(CloseReason::Draining);
         }
         let ends = connection.closing.is_some() && connection.owes_nothing();
         if connection.owes_nothing() && connection.out.capacity() > 0 {

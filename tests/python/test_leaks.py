@@ -67,6 +67,36 @@ PROGRAM = """
         request.extra["self"] = request
         return OK
 
+    def streams(request):
+        request.add_done_callback(lambda _: request.path)
+        return Response(stream=(b"piece" for _ in range(3)), length=15)
+
+    async def streams_async(request):
+        async def pieces():
+            for _ in range(3):
+                yield request.path[:5]
+                await asyncio.sleep(0)
+        return Response(stream=pieces(), length=15)
+
+    def streams_on(request):
+        return Response(stream=(b"x" * 10_000 for _ in range(10_000)))
+
+    async def streams_on_async(request):
+        async def pieces():
+            while True:
+                yield b"x" * 10_000
+        return Response(stream=pieces())
+
+    def calls_back(request):
+        request.add_done_callback(lambda _: request.path)
+        return OK
+
+    async def calls_back_later(request):
+        request.add_done_callback(lambda _: request.path)
+        await asyncio.sleep(0)
+        request.transport.get_extra_info("socket").getsockname()
+        return OK
+
     def forget(request):
         kept.clear()
         return "forgotten"
@@ -97,13 +127,19 @@ PROGRAM = """
     app.router.add_route("/keep/{number}", keep)
     app.router.add_route("/recall", recall)
     app.router.add_route("/cycle", cycle)
+    app.router.add_route("/streams", streams)
+    app.router.add_route("/streams_async", streams_async)
+    app.router.add_route("/streams_on", streams_on)
+    app.router.add_route("/streams_on_async", streams_on_async)
+    app.router.add_route("/calls_back", calls_back)
+    app.router.add_route("/calls_back_later", calls_back_later)
     app.router.add_route("/forget", forget)
     app.router.add_route("/stats", stats)
     app.router.add_constant("/constant", text="constant")
 """
 
 JSON = "Content-Type: application/json; charset=utf-8"
-# One of everything, and mostly what is most common: 64 requests.
+# One of everything, and mostly what is most common.
 BATCH = [
     *[get("/sync")] * 24,
     *[get("/await_free")] * 8,
@@ -112,6 +148,11 @@ BATCH = [
     *[get("/touch_later/1/2?a=b", JSON, method="POST", body=b'{"a": [1, null]}')] * 4,
     *[get("/plain")] * 4,
     *[get("/constant")] * 4,
+    get("/streams"),
+    get("/streams_async"),
+    get("/streams", method="HEAD"),
+    get("/calls_back"),
+    get("/calls_back_later"),
     get("/nowhere"),
     get("/raises"),
     get("/raises_lookup"),
@@ -233,6 +274,7 @@ def test_connections_that_come_and_go_leave_nothing_behind(shared: Server) -> No
             clients: list[Client] = [shared.client() for _ in range(20)]
             for client in clients:
                 client.send(get("/sync") + get("/awaits") + get("/touch/a/b"))
+                client.send(get("/streams_on" if number % 2 else "/streams_on_async"))
             for client in clients:
                 if number % 3 == 0:
                     client.reset()
@@ -240,6 +282,7 @@ def test_connections_that_come_and_go_leave_nothing_behind(shared: Server) -> No
                 if number % 3 == 1:
                     for _ in range(3):
                         client.answer()
+                    client.next_bytes(100_000)
                 client.socket.close()
 
     come_and_go(30)

@@ -4,6 +4,7 @@
 //! everything together loses or reorders an answer when the ring is far too small. Every answer
 //! names its request.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -12,14 +13,25 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anel::protocol::{Answer, Limits, Payload};
+use anel::protocol::{Answer, CloseReason, Limits, Payload, RequestHead};
 use anel::reactor::{
     AnyReactor, Choice, Config, Counters, Reactor, Waker, listen, local_name, open,
 };
-use anel::server::{self, Clock, Handler, Request, Responder, Verdict, Worker};
+use anel::server::{
+    self, BodyPiece, BodyPlan, Clock, Delivery, ExchangeId, Flow, Handler, Request, Responder,
+    Verdict, Worker,
+};
+
+/// A handler, and what it does between two turns.
+trait Application: Handler + Default + 'static {
+    fn act(&mut self, _worker: &mut Worker) {}
+}
 
 /// Answers with the target of the request.
+#[derive(Default)]
 struct Echo;
+
+impl Application for Echo {}
 
 impl Handler for Echo {
     fn on_request(&mut self, request: Request<'_>, responder: Responder<'_>) -> Verdict {
@@ -33,6 +45,88 @@ impl Handler for Echo {
     }
 }
 
+/// Answers with the body of the request, while it arrives.
+#[derive(Default)]
+struct Pipe {
+    passing: HashMap<ExchangeId, Passing>,
+}
+
+#[derive(Default)]
+struct Passing {
+    held: Vec<u8>,
+    /// Whether the answer has room.
+    open: bool,
+    /// Whether the handler waits for the next piece.
+    asked: bool,
+    ended: bool,
+}
+
+/// Bytes on their way through at which the peer is held back.
+const PASSING_BYTES_MAX: usize = 64 * 1024;
+
+impl Handler for Pipe {
+    fn on_head(&mut self, _head: &RequestHead, _head_bytes: &[u8]) -> BodyPlan {
+        BodyPlan {
+            delivery: Delivery::Streamed,
+            bytes_max: None,
+        }
+    }
+
+    fn on_request(&mut self, request: Request<'_>, responder: Responder<'_>) -> Verdict {
+        let passing = Passing {
+            open: true,
+            ..Passing::default()
+        };
+        self.passing.insert(request.exchange, passing);
+        responder.respond(&Answer {
+            status: 200,
+            content_type: None,
+            fields: b"",
+            payload: Payload::Stream { length: None },
+            close: false,
+        })
+    }
+
+    fn on_body(&mut self, exchange: ExchangeId, piece: BodyPiece<'_>) -> Flow {
+        let passing = self.passing.get_mut(&exchange).expect("it was seen");
+        match piece {
+            BodyPiece::Bytes(bytes) => passing.held.extend_from_slice(bytes),
+            BodyPiece::End => passing.ended = true,
+            BodyPiece::Failed(error) => panic!("{error:?}"),
+        }
+        passing.asked = passing.held.len() < PASSING_BYTES_MAX;
+        if passing.asked { Flow::Go } else { Flow::Wait }
+    }
+
+    fn on_writable(&mut self, exchange: ExchangeId) {
+        self.passing.get_mut(&exchange).expect("it was seen").open = true;
+    }
+
+    fn on_abandoned(&mut self, _exchange: ExchangeId, reason: CloseReason) {
+        panic!("nobody leaves: {reason:?}");
+    }
+}
+
+impl Application for Pipe {
+    fn act(&mut self, worker: &mut Worker) {
+        let exchanges: Vec<ExchangeId> = self.passing.keys().copied().collect();
+        for exchange in exchanges {
+            let passing = self.passing.get_mut(&exchange).expect("it is listed");
+            if passing.open && !passing.held.is_empty() {
+                let held = std::mem::take(&mut passing.held);
+                passing.open = worker.send_body(exchange, &held) == Flow::Go;
+            }
+            if passing.ended && passing.held.is_empty() {
+                self.passing.remove(&exchange);
+                assert!(worker.end_body(exchange, self));
+            } else if !passing.asked && passing.held.is_empty() {
+                passing.asked = true;
+                worker.read_body(exchange, self);
+            }
+        }
+    }
+}
+
 /// A worker on a thread of its own, until dropped.
 struct Server {
     address: SocketAddr,
@@ -43,7 +137,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(choice: Choice, config: Config) -> Self {
+    fn start<A: Application>(choice: Choice, config: Config) -> Self {
         let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
         let listener = listen(&any_port, 1024, false).expect("a listener");
         let address = local_name(listener.as_raw_fd()).expect("its address");
@@ -56,7 +150,7 @@ impl Server {
             sender.send(reactor.waker()).expect("the test waits for it");
             let mut worker = Worker::new(Limits::default());
             worker.add_listener(listener.as_raw_fd());
-            serve(&mut reactor, &mut worker, &stop_seen);
+            serve::<A>(&mut reactor, &mut worker, &stop_seen);
             *totals_seen.lock().expect("no panic") = (reactor.counters(), *worker.counters());
         });
         let waker = receiver.recv().expect("the reactor opened");
@@ -81,11 +175,13 @@ impl Server {
     }
 }
 
-fn serve(reactor: &mut AnyReactor, worker: &mut Worker, stop: &AtomicBool) {
+fn serve<A: Application>(reactor: &mut AnyReactor, worker: &mut Worker, stop: &AtomicBool) {
+    let mut application = A::default();
     let started = Instant::now();
     let mut completions = Vec::new();
     while !stop.load(Ordering::SeqCst) {
-        worker.flush(reactor, &mut Echo);
+        application.act(worker);
+        worker.flush(reactor, &mut application);
         let now_ms = started.elapsed().as_millis() as u64;
         let timeout = worker
             .next_deadline_ms()
@@ -98,9 +194,9 @@ fn serve(reactor: &mut AnyReactor, worker: &mut Worker, stop: &AtomicBool) {
             unix_s: 0,
         });
         for completion in completions.drain(..) {
-            worker.on_completion(completion, reactor, &mut Echo);
+            worker.on_completion(completion, reactor, &mut application);
         }
-        worker.on_time(reactor, &mut Echo);
+        worker.on_time(reactor, &mut application);
     }
 }
 
@@ -181,7 +277,7 @@ fn tiny() -> Config {
 
 #[test]
 fn a_ring_with_eight_completions_and_four_small_buffers_answers_200_connections_in_order() {
-    let server = Server::start(Choice::IoUring, tiny());
+    let server = Server::start::<Echo>(Choice::IoUring, tiny());
 
     run_pipelines(server.address, 200, 24, 2);
 
@@ -195,7 +291,7 @@ fn a_ring_with_eight_completions_and_four_small_buffers_answers_200_connections_
 
 #[test]
 fn epoll_with_four_small_buffers_answers_200_connections_in_order() {
-    let server = Server::start(Choice::Epoll, tiny());
+    let server = Server::start::<Echo>(Choice::Epoll, tiny());
 
     run_pipelines(server.address, 200, 24, 2);
 
@@ -204,7 +300,7 @@ fn epoll_with_four_small_buffers_answers_200_connections_in_order() {
 
 #[test]
 fn one_enter_serves_many_requests() {
-    let server = Server::start(Choice::IoUring, Config::default());
+    let server = Server::start::<Echo>(Choice::IoUring, Config::default());
 
     run_pipelines(server.address, 100, 24, 20);
 
@@ -218,4 +314,81 @@ fn one_enter_serves_many_requests() {
         reactor.enters,
         worker.requests_total
     );
+}
+
+/// Uploads on every connection and reads the same bytes back meanwhile.
+fn run_uploads(address: SocketAddr, connections: u8, bytes: usize) {
+    let clients: Vec<_> = (0..connections)
+        .map(|number| thread::spawn(move || run_upload(address, number, bytes)))
+        .collect();
+    for client in clients {
+        client.join().expect("every byte came back");
+    }
+}
+
+fn run_upload(address: SocketAddr, number: u8, bytes: usize) {
+    let body: Vec<u8> = (0..bytes).map(|at| (at / 7) as u8 ^ number).collect();
+    let mut client = TcpStream::connect(address).expect("a connection");
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a timeout");
+    let mut sender = client.try_clone().expect("the other direction");
+    let sent = body.clone();
+    let sending = thread::spawn(move || {
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n");
+        sender.write_all(head.as_bytes()).expect("a write");
+        for piece in sent.chunks(50_000) {
+            sender.write_all(piece).expect("a write");
+        }
+    });
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n0\r\n\r\n") {
+        read_more(&mut client, &mut received, "an echo");
+    }
+    sending.join().expect("everything was sent");
+    assert!(decode(&received) == body, "the body of connection {number}");
+}
+
+/// The body of a chunked response.
+fn decode(response: &[u8]) -> Vec<u8> {
+    let find = |bytes: &[u8], what: &[u8]| {
+        let found = bytes.windows(what.len()).position(|window| window == what);
+        found.expect("it is complete")
+    };
+    let mut rest = &response[find(response, b"\r\n\r\n") + 4..];
+    let mut body = Vec::new();
+    loop {
+        let line = find(rest, b"\r\n");
+        let digits = std::str::from_utf8(&rest[..line]).expect("ASCII");
+        let size = usize::from_str_radix(digits, 16).expect("a size");
+        body.extend_from_slice(&rest[line + 2..line + 2 + size]);
+        rest = &rest[line + 2 + size + 2..];
+        if size == 0 {
+            return body;
+        }
+    }
+}
+
+#[test]
+fn bodies_pass_through_a_ring_in_both_directions() {
+    let config = Config {
+        buffers: 16,
+        ..Config::default()
+    };
+    let server = Server::start::<Pipe>(Choice::IoUring, config);
+
+    run_uploads(server.address, 8, 1_500_000);
+
+    let (_, worker) = server.finish();
+    assert_eq!((worker.streams_total, worker.bodies_streamed_total), (8, 8));
+}
+
+#[test]
+fn bodies_pass_through_epoll_in_both_directions() {
+    let server = Server::start::<Pipe>(Choice::Epoll, Config::default());
+
+    run_uploads(server.address, 8, 1_500_000);
+
+    let (_, worker) = server.finish();
+    assert_eq!((worker.streams_total, worker.bodies_streamed_total), (8, 8));
 }

@@ -91,6 +91,10 @@ pub struct Application {
     pub latest: HashMap<usize, ExchangeId>,
     late_ms_max: u64,
     pub piece_bytes_max: usize,
+    /// How often a handler rests behind a piece, in percent.
+    pub rests: u32,
+    /// The limit that is asked for every body.
+    pub body_bytes_max: Option<u64>,
     pub now_ms: u64,
     prng: Prng,
     trace: Trace,
@@ -110,6 +114,8 @@ impl Application {
             latest: HashMap::new(),
             late_ms_max,
             piece_bytes_max: 1_000,
+            rests: 0,
+            body_bytes_max: None,
             now_ms: 0,
             prng,
             trace,
@@ -181,6 +187,48 @@ impl Application {
             .jobs
             .swap_remove(found.expect("the request awaits its answer"));
         self.work(worker, job);
+    }
+
+    /// The exchange of a request. For scenarios.
+    pub fn exchange(&self, client: usize, index: usize) -> ExchangeId {
+        let found = self
+            .exchanges
+            .iter()
+            .find(|(_, exchange)| (exchange.plan.client, exchange.plan.index) == (client, index));
+        *found.expect("the request was seen").0
+    }
+
+    /// What a handler got of the body of its request, and whether that was all. For scenarios.
+    pub fn body(&self, id: ExchangeId) -> (&[u8], bool) {
+        let arriving = self.exchanges[&id].arriving.as_ref();
+        let arriving = arriving.expect("a body in pieces");
+        (&arriving.bytes, arriving.over)
+    }
+
+    /// Whether the body of a request was told to be broken. For scenarios.
+    pub fn has_failed(&self, id: ExchangeId) -> bool {
+        let arriving = self.exchanges[&id].arriving.as_ref();
+        arriving.is_some_and(|arriving| arriving.failed)
+    }
+
+    /// Gives a piece of an answer. For scenarios.
+    pub fn give(&mut self, worker: &mut Worker, id: ExchangeId, piece: &[u8]) -> Flow {
+        let flow = worker.send_body(id, piece);
+        let exchange = self.exchanges.get_mut(&id).expect("booked");
+        exchange.waiting = flow == Flow::Wait;
+        flow
+    }
+
+    /// Ends or aborts an answer in pieces. For scenarios.
+    pub fn end(&mut self, worker: &mut Worker, id: ExchangeId) -> bool {
+        let whole = worker.end_body(id, self);
+        self.set(id, State::Answered);
+        whole
+    }
+
+    pub fn abort(&mut self, worker: &mut Worker, id: ExchangeId) {
+        worker.abort_body(id, self);
+        self.set(id, State::Answered);
     }
 
     fn work(&mut self, worker: &mut Worker, job: Job) {
@@ -292,7 +340,7 @@ impl Application {
         assert_eq!(worker.send_body(id, b"behind"), Flow::Gone);
     }
 
-    fn read(&mut self, worker: &mut Worker, id: ExchangeId) {
+    pub fn read(&mut self, worker: &mut Worker, id: ExchangeId) {
         let exchange = self.exchanges.get_mut(&id).expect("booked");
         let is_open = exchange.is_open();
         let arriving = exchange.arriving.as_mut().expect("a body on its way");
@@ -396,7 +444,7 @@ impl Handler for Application {
         };
         BodyPlan {
             delivery,
-            bytes_max: None,
+            bytes_max: self.body_bytes_max,
         }
     }
 
@@ -478,7 +526,7 @@ impl Handler for Application {
     }
 
     fn on_body(&mut self, id: ExchangeId, piece: BodyPiece<'_>) -> Flow {
-        let chance = self.prng.percent(30);
+        let chance = self.prng.percent(self.rests);
         let exchange = self.exchanges.get_mut(&id).expect("booked");
         assert!(exchange.is_open(), "{id:?} is over and gets {piece:?}");
         let (plan, state) = (exchange.plan, exchange.state);

@@ -13,6 +13,7 @@ mod prng;
 mod scenarios;
 mod script;
 mod socket;
+mod streams;
 mod trace;
 mod world;
 

@@ -10,8 +10,8 @@ use crate::socket::End;
 use crate::trace::Trace;
 use crate::world::World;
 
-struct Stage {
-    world: World,
+pub struct Stage {
+    pub world: World,
 }
 
 /// A request for an answer of `bytes` bytes.
@@ -39,42 +39,42 @@ fn answered(text: &str) -> Vec<usize> {
 }
 
 impl Stage {
-    fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self::with_buffers(limits, (16, 4096))
     }
 
-    fn with_buffers(limits: Limits, buffers: (u16, u32)) -> Self {
+    pub fn with_buffers(limits: Limits, buffers: (u16, u32)) -> Self {
         Self {
             world: World::calm(limits, buffers, Trace::Off),
         }
     }
 
-    fn connect(&mut self) -> usize {
+    pub fn connect(&mut self) -> usize {
         self.connect_with_window(1 << 20)
     }
 
-    fn connect_with_window(&mut self, window: usize) -> usize {
+    pub fn connect_with_window(&mut self, window: usize) -> usize {
         let id = self.world.kernel.connect(window);
         self.world.settle();
         id
     }
 
-    fn send(&mut self, id: usize, text: &str) {
+    pub fn send(&mut self, id: usize, text: &str) {
         self.world.kernel.sockets[id].peer_send(text.as_bytes());
         self.world.settle();
     }
 
-    fn half_close(&mut self, id: usize) {
+    pub fn half_close(&mut self, id: usize) {
         self.world.kernel.sockets[id].peer_half_close();
         self.world.settle();
     }
 
-    fn close(&mut self, id: usize) {
+    pub fn close(&mut self, id: usize) {
         self.world.kernel.sockets[id].peer_close();
         self.world.settle();
     }
 
-    fn read(&mut self, id: usize) -> String {
+    pub fn read(&mut self, id: usize) -> String {
         let mut all = Vec::new();
         loop {
             let bytes = self.world.kernel.sockets[id].peer_read(usize::MAX);
@@ -86,11 +86,11 @@ impl Stage {
         }
     }
 
-    fn end(&self, id: usize) -> Option<End> {
+    pub fn end(&self, id: usize) -> Option<End> {
         self.world.kernel.sockets[id].peer_end()
     }
 
-    fn answer(&mut self, index: usize) {
+    pub fn answer(&mut self, index: usize) {
         let World {
             application,
             worker,
@@ -100,20 +100,20 @@ impl Stage {
         self.world.settle();
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         self.world.drain();
         self.world.settle();
     }
 
-    fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.world.worker.connections_open()
     }
 
-    fn armed(&self, id: usize) -> bool {
+    pub fn armed(&self, id: usize) -> bool {
         self.world.kernel.sockets[id].recv_outstanding
     }
 
-    fn assert_drained(mut self) {
+    pub fn assert_drained(mut self) {
         self.drain();
         assert!(self.world.worker.is_drained());
         self.world.kernel.assert_quiet();

@@ -120,6 +120,7 @@ impl World {
         world.application = Application::new(prng.fork(), prng.pick(&[0, 5, 200]), trace);
         let piece_bytes_max = prng.pick(&[20, 500, 5_000]);
         world.application.piece_bytes_max = piece_bytes_max;
+        world.application.rests = 30;
         let climate = Climate {
             piece_bytes_max,
             head_timeout_ms: limits.head_timeout_ms,
