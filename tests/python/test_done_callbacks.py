@@ -6,6 +6,7 @@ program notes what happens under the name that the client gave; `/noted` tells i
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -192,7 +193,7 @@ GOES_ON = """
 
 
 def noted(server: Server, name: str) -> str:
-    return server.ask(get(f"/noted?of={name}")).text
+    return json.dumps(json.loads(server.ask(get(f"/noted?of={name}")).text))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_pipelined_requests_call_back_each_for_itself(shared: Server) -> None:
 
         assert [client.answer().text for _ in targets] == [str(n) for n in range(12)]
 
-    called = shared.ask(get("/noted?of=order")).text
+    called = noted(shared, "order")
     assert sorted(called.strip("[]").split(", ")) == sorted(f'"{n}"' for n in range(12))
 
 

@@ -24,36 +24,33 @@ PROGRAM = """
     def sync(request):
         return EventStream(events, retry=3000, headers={"X-A": "1", "cache-control": "private"})
 
-    async def give():
+    async def give(name=None):
         try:
             for event in events:
                 await asyncio.sleep(0)
                 yield event
         finally:
-            closed.append("give")
+            closed.append(name)
 
     def later(request):
-        return EventStream(give(), retry=3000)
+        return EventStream(give(request.query_string), retry=3000)
 
     async def unpinged(request):
         return EventStream(give(), retry=3000, ping_s=None)
 
-    async def wait():
+    async def wait(name):
         try:
-            yield request_id()
+            yield "begun"
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            closed.append("wait")
-
-    def request_id():
-        return "begun"
+            closed.append(name)
 
     def waiting(request):
-        return EventStream(wait(), ping_s=0.01)
+        return EventStream(wait(request.query_string), ping_s=0.01)
 
     def unpinged_waiting(request):
-        return EventStream(wait(), ping_s=None)
+        return EventStream(wait(request.query_string), ping_s=None)
 
     async def stubborn():
         try:
@@ -109,7 +106,6 @@ PROGRAM = """
     app.router.add_route("/endless", lambda request: EventStream(endless()))
     app.router.add_route("/last", last)
     app.router.add_route("/closed", lambda request: closed)
-    app.router.add_route("/forget", lambda request: str(closed.clear()))
 """
 
 TEXT = (
@@ -178,9 +174,9 @@ def test_a_stream_of_a_list_can_be_kept(shared: Server) -> None:
 
 
 def test_an_http_1_0_client_gets_events_until_the_end(shared: Server) -> None:
-    assert shared.exchange(get("/later", version="1.0")).endswith(
-        b"\r\n\r\nretry: 3000\n\n" + TEXT.encode()
-    )
+    answer = shared.exchange(get("/later", version="1.0"))
+
+    assert answer.partition(b"\r\n\r\n")[2].decode() == "retry: 3000\n\n" + TEXT
 
 
 def test_head_has_no_events(shared: Server) -> None:
@@ -205,40 +201,46 @@ def test_a_quiet_source_is_pinged(shared: Server) -> None:
     assert all(ping.endswith(b"\r\n:\n\n") for ping in received[1:])
 
 
-@pytest.mark.parametrize("path", ["/waiting", "/unpinged_waiting"])
-def test_a_client_that_leaves_ends_the_source(shared: Server, path: str) -> None:
-    shared.ask(get("/forget"))
+def test_a_ping_notices_a_client_that_left(shared: Server) -> None:
     with shared.client() as client:
-        client.send(get(path))
+        client.send(get("/waiting?left"))
         next_event(client)
 
-    wait_until(lambda: closed(shared) == ["wait"])
+    wait_until(lambda: "left" in closed(shared))
+
+
+def test_a_reset_is_noticed_without_pings(shared: Server) -> None:
+    client = shared.client()
+    client.send(get("/unpinged_waiting?reset"))
+    next_event(client)
+
+    client.reset()
+
+    wait_until(lambda: "reset" in closed(shared))
 
 
 def test_a_source_that_ignores_its_end_is_left_alone(shared: Server) -> None:
-    shared.ask(get("/forget"))
-    with shared.client() as client:
-        client.send(get("/ignoring"))
-        next_event(client)
+    client = shared.client()
+    client.send(get("/ignoring"))
+    next_event(client)
 
-    wait_until(lambda: closed(shared) == ["stubborn"])
+    client.reset()
+
+    wait_until(lambda: "stubborn" in closed(shared))
 
 
 def test_a_source_that_ends_is_closed_once(shared: Server) -> None:
-    shared.ask(get("/forget"))
+    shared.ask(get("/later?ended"))
 
-    shared.ask(get("/later"))
-
-    assert closed(shared) == ["give"]
+    assert closed(shared).count("ended") == 1
 
 
 def test_a_sync_source_ends_when_the_client_leaves(shared: Server) -> None:
-    shared.ask(get("/forget"))
     with shared.client(receive_buffer=4096) as client:
         client.send(get("/endless"))
         client.next_bytes(10_000)
 
-    wait_until(lambda: closed(shared) == ["endless"])
+    wait_until(lambda: "endless" in closed(shared))
 
 
 @pytest.mark.parametrize(
@@ -266,12 +268,11 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 @given(text)
 def test_any_text_comes_back_but_for_the_kind_of_line_end(data: str) -> None:
-    sent = Event(data).encode().decode()
+    sent = Event(f"x{data}").encode().decode()
 
     normal = data.replace("\r\n", "\n").replace("\r", "\n")
-    # WHATWG HTML 9.2.6: an event without any data is not dispatched.
-    assert read(sent) == ([("message", normal, "")] if normal else []) or normal.strip("\n") == ""
-    assert sent.count("data: ") - data.count("data: ") == normal.count("\n") + 1
+    # The x keeps the event from being empty: such a one calls nobody (WHATWG HTML 9.2.6).
+    assert read(sent) == [("message", f"x{normal}", "")]
 
 
 one_line = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"))

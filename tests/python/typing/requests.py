@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, assert_type
 
-from anel import Application, Headers, Request, Response, Route
+from anel import (
+    Application,
+    Event,
+    EventStream,
+    File,
+    FileResponse,
+    Files,
+    Form,
+    Headers,
+    Request,
+    Response,
+    ResponseHeaders,
+    Route,
+)
 
 
 def attributes(request: Request) -> Response:
@@ -20,6 +33,9 @@ def attributes(request: Request) -> Response:
     assert_type(request.body, bytes | None)
     assert_type(request.text, str | None)
     assert_type(request.json, Any)
+    assert_type(request.form, Form | None)
+    assert_type(request.files, Files | None)
+    assert_type(request.cookies, dict[str, str])
     assert_type(request.mime_type, str | None)
     assert_type(request.encoding, str | None)
     assert_type(request.keep_alive, bool)
@@ -48,6 +64,41 @@ def response(made: Response) -> None:
     assert_type(made.code, int)
     assert_type(made.content_type, str | None)
     assert_type(made.body, bytes | None)
+
+
+def changes(made: Response) -> Response:
+    headers = made.headers
+    assert_type(headers, ResponseHeaders)
+    assert_type(headers["Vary"], str)
+    assert_type(headers.get("Vary"), str | None)
+    assert_type(headers.getall("Vary"), list[str])
+    assert_type(headers.items(), list[tuple[str, str]])
+    headers["Vary"] = "Accept"
+    made.set_cookie("name", "value", max_age=60, samesite="Strict")
+    made.delete_cookie("name", domain="example.org")
+    return Response(headers=headers)
+
+
+def upload(form: Form, files: Files) -> None:
+    assert_type(form["name"], str)
+    assert_type(form.getall("name"), list[str])
+    assert_type(files["name"], File)
+    assert_type(files.getall("name"), list[File])
+    assert_type(files["name"].body, bytes)
+
+
+def file(request: Request) -> FileResponse:
+    return FileResponse(f"/srv/{request.match_dict['name']}", filename="ż.txt", headers={"A": "b"})
+
+
+async def ticks() -> AsyncIterator[Event | str | dict[str, Any]]:
+    yield Event({"n": 1}, event="tick", id="1", retry=1000)
+    yield "text"
+    yield {"n": 2}
+
+
+def events(request: Request) -> EventStream:
+    return EventStream(ticks(), retry=1000, ping_s=None)
 
 
 def extensions(request: Request) -> object:
