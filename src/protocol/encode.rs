@@ -204,7 +204,7 @@ fn push_status_line(out: &mut Vec<u8>, status: u16, version: Version) {
 }
 
 /// Appends every line behind Content-Length, and the empty one.
-#[inline]
+#[inline(always)]
 fn push_fields(out: &mut Vec<u8>, answer: &Answer<'_>, connection: Connection, date: &DateLine) {
     match connection {
         _ if answer.close => out.extend_from_slice(b"Connection: close\r\n"),

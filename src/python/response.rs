@@ -296,7 +296,7 @@ impl State {
         let (stream, length) = (arguments.stream(), arguments.length());
         if [text, body, json, stream].iter().flatten().count() > 1 {
             return Err(PyValueError::new_err(
-                "Response() takes one of text, body, json and stream, not several",
+                "Response() takes one of text, body and json, or a stream, not several",
             ));
         }
         if let Some(length) = length.filter(|_| stream.is_none()) {

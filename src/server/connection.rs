@@ -131,11 +131,10 @@ impl Connection {
     /// Whether parsing has to pause, between two requests or within a body that is handed on.
     #[inline]
     pub(super) fn rests(&self, limits: &Limits) -> bool {
-        match (&self.incoming, &self.gathering) {
-            (None, None) => self.owes_too_much(limits),
-            (Some(incoming), _) => incoming.rests(),
-            (None, Some(_)) => false,
+        if let Some(incoming) = &self.incoming {
+            return incoming.rests();
         }
+        self.gathering.is_none() && self.owes_too_much(limits)
     }
 
     /// Whether what the peer sends is looked at: to the end of a body that is handed on, also
@@ -221,8 +220,9 @@ impl Connection {
         });
         if let Some(incoming) = &self.incoming {
             // The peer sends and receives at the same time; it has to go on with either.
-            let since_ms = incoming.waits_since_ms().filter(|_| !self.paused);
-            let body = since_ms.map(|at| (at + limits.body_timeout_ms, CloseReason::BodyDeadline));
+            let body = incoming
+                .waits_since_ms()
+                .map(|at| (at + limits.body_timeout_ms, CloseReason::BodyDeadline));
             return sending.into_iter().chain(body).min_by_key(|(at, _)| *at);
         }
         if sending.is_some() {

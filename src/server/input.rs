@@ -146,9 +146,7 @@ impl Connection {
                         head_at,
                         body: None,
                     });
-                    if !matches!(shared.head.framing, Framing::None | Framing::Length(0)) {
-                        self.on_head(input, &mut current, slot, shared, handler);
-                    }
+                    self.on_head(input, &mut current, slot, shared, handler);
                 }
                 Step::Body(range) => {
                     let range = begin + range.start..begin + range.end;
@@ -176,7 +174,7 @@ impl Connection {
         at
     }
 
-    /// A request with a body has begun.
+    /// A request has begun; one with a body has to be asked for.
     fn on_head<H: Handler>(
         &mut self,
         input: &[u8],
@@ -185,10 +183,11 @@ impl Connection {
         shared: &mut Shared,
         handler: &mut H,
     ) {
-        let Some(head_at) = current.as_ref().map(|current| current.head_at) else {
-            return;
-        };
         let head = &shared.head;
+        let head_at = match (current.as_ref(), head.framing) {
+            (None, _) | (_, Framing::None | Framing::Length(0)) => return,
+            (Some(current), _) => current.head_at,
+        };
         let head_end = head_at + head.bytes as usize;
         let plan = handler.on_head(head, &input[head_at..head_end]);
         let bytes_max = match plan.delivery {
@@ -279,7 +278,16 @@ impl Connection {
             let place = (&shared.date, &mut shared.counters);
             let source = Source::Received(shared.lease.as_ref());
             self.dispatch(request, Unread::Nothing, slot, place, source, handler);
-        } else if let Some(mut gathering) = self.gathering.take() {
+            shared.counters.requests_total += 1;
+        } else {
+            self.on_late_end(slot, shared, handler);
+        }
+    }
+
+    /// A body that did not come with its head is complete.
+    #[cold]
+    fn on_late_end<H: Handler>(&mut self, slot: u32, shared: &mut Shared, handler: &mut H) {
+        if let Some(mut gathering) = self.gathering.take() {
             let body = Rc::new(std::mem::take(&mut gathering.body));
             let request = (
                 &gathering.head,
@@ -292,10 +300,10 @@ impl Connection {
             let place = (&shared.date, &mut shared.counters);
             let source = Source::Gathered(&body);
             self.dispatch(request, Unread::Nothing, slot, place, source, handler);
+            shared.counters.requests_total += 1;
         } else {
-            return self.on_body_end(slot, handler);
+            self.on_body_end(slot, handler);
         }
-        shared.counters.requests_total += 1;
     }
 
     /// Calls the handler of a request.

@@ -300,7 +300,7 @@ def test_the_reason_is_known_afterwards(shared: Server) -> None:
         client.reset()
     wait_until(lambda: "/waits" in noted(shared, "afterwards"))
 
-    assert shared.ask(get("/reason_of?of=afterwards")).text == '[true, "peer_reset"]'
+    assert shared.ask(get("/reason_of?of=afterwards")).text == '[true,"peer_reset"]'
 
 
 def test_an_answered_request_has_no_reason(shared: Server) -> None:
@@ -310,7 +310,7 @@ def test_an_answered_request_has_no_reason(shared: Server) -> None:
         shared.ask(get("/open_gate?of=answered"))
         assert client.answer().text == "through"
 
-    assert shared.ask(get("/reason_of?of=answered")).text == "[false, null]"
+    assert shared.ask(get("/reason_of?of=answered")).text == "[false,null]"
 
 
 def test_a_stream_whose_client_leaves_calls_back_with_the_reason(shared: Server) -> None:
@@ -352,7 +352,7 @@ def test_a_handler_may_go_on_without_its_client(serve: Serve, reactor: str) -> N
         client.send(get("/waits?as=goes_on"))
         wait_until(lambda: "started" in noted(server, "goes_on"))
         client.reset()
-    wait_until(lambda: server.ask(get("/reason_of?of=goes_on")).text == '[true, "peer_reset"]')
+    wait_until(lambda: server.ask(get("/reason_of?of=goes_on")).text == '[true,"peer_reset"]')
     assert noted(server, "goes_on") == '["started"]'
 
     server.ask(get("/open_gate?of=goes_on"))

@@ -557,7 +557,7 @@ def test_what_is_no_stream_is_refused_where_the_response_is_made(whole: object) 
 
 
 def test_a_stream_is_no_text_too() -> None:
-    with pytest.raises(ValueError, match="one of text, body, json and stream"):
+    with pytest.raises(ValueError, match="or a stream, not several"):
         Response(text="x", stream=["x"])
 
 

@@ -768,6 +768,8 @@ fn a_body_has_to_go_on_while_it_is_waited_for() {
     assert!(stage.has_failed(0));
     stage.answer(0);
     assert!(stage.read(id).contains("\r\nConnection: close\r\n"));
+    // More may be on its way: FIN, not a reset that destroys the answer.
+    assert_eq!((stage.end(id), stage.open()), (Some(End::Fin), 1));
     stage.close(id);
     stage.assert_drained();
 }
