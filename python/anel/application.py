@@ -8,6 +8,7 @@ through `error_handler`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
@@ -314,15 +315,15 @@ class Application(RouteShortcuts):
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
         try:
-            event_loop = self._event_loop(loop)
-        except SetupError as error:
-            leave(EXIT_SETUP, str(error))
-        try:
             listener = open_listener(host, port)
         except OSError as error:
             leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
         with listener:
-            self._serve(listener, reactor, event_loop)
+            try:
+                with contextlib.closing(self._event_loop(loop)) as event_loop:
+                    self._serve(listener, reactor, event_loop)
+            except SetupError as error:
+                leave(EXIT_SETUP, str(error))
 
     def _serve(
         self, listener: socket.socket, reactor: str, event_loop: asyncio.AbstractEventLoop
@@ -343,8 +344,6 @@ class Application(RouteShortcuts):
             announcement = f"Accepting connections on http://{address(listener)}"
             life = functools.partial(self._hooks.live, self) if self._hooks else None
             Serving(event_loop, worker, listener, life).run(announcement)
-        except SetupError as error:
-            leave(EXIT_SETUP, str(error))
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:

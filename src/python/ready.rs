@@ -54,8 +54,9 @@ impl ReadyQueue {
     }
 
     /// False: in debug mode the loop does not use this object.
+    #[pyo3(name = "get_debug")]
     #[allow(clippy::unused_self)] // It takes the place of a method.
-    fn get_debug(&self) -> bool {
+    fn is_debugging(&self) -> bool {
         false
     }
 
@@ -94,7 +95,8 @@ impl Handle {
     }
 
     /// The context that the callback is called in.
-    fn get_context(&self, py: Python<'_>) -> Py<PyAny> {
+    #[pyo3(name = "get_context")]
+    fn context(&self, py: Python<'_>) -> Py<PyAny> {
         self.context.clone_ref(py)
     }
 
@@ -146,7 +148,7 @@ impl Handle {
 
     #[getter]
     fn _context(&self, py: Python<'_>) -> Py<PyAny> {
-        self.get_context(py)
+        self.context(py)
     }
 
     #[getter]

@@ -165,7 +165,7 @@ def test_options_reach_the_application(
     result = invoke(*words, f"{program}:app", "--host", "::1", "--port", "81", "--reactor", "epoll")
 
     assert result.exit_code == 0, result.output
-    assert calls[-1] == (("::1", 81), {"reactor": "epoll", "debug": False})
+    assert calls[-1] == (("::1", 81), {"reactor": "epoll", "loop": None, "debug": False})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from anel.loop import ReactorLoop, new_loop
 
 variable = contextvars.ContextVar("variable", default="unset")
