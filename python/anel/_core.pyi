@@ -11,6 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextvars import Context
 from os import PathLike
 from typing import Any, TypeVar, final, overload
 
@@ -25,6 +26,7 @@ __all__ = [
     "BodyReader",
     "BodyWriter",
     "Headers",
+    "ReadyQueue",
     "Request",
     "Response",
     "ResponseHeaders",
@@ -229,6 +231,18 @@ class BodyWriter:
     def wait(self, future: asyncio.Future[None]) -> None: ...
     def end(self) -> None: ...
     def abort(self) -> None: ...
+
+@final
+class ReadyQueue:
+    """A shorter way into the queue of callbacks of a loop."""
+
+    def __new__(
+        cls, event_loop: asyncio.AbstractEventLoop, append: Callable[[Any], object]
+    ) -> ReadyQueue: ...
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def get_debug(self) -> bool: ...
 
 @final
 class Worker:
