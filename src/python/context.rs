@@ -28,7 +28,7 @@ impl Contexts {
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let start = current(py)?;
         Ok(Self {
-            start_is_empty: start.len()? == 0,
+            start_is_empty: raw::is_empty_mapping(&start),
             work: RefCell::new(copy(&start)?.unbind()),
             start: start.unbind(),
         })
@@ -49,7 +49,7 @@ impl Contexts {
 
     #[inline]
     fn is_clean(&self, py: Python<'_>) -> bool {
-        self.start_is_empty && self.work.borrow().bind(py).len().is_ok_and(|set| set == 0)
+        self.start_is_empty && raw::is_empty_mapping(self.work.borrow().bind(py))
     }
 
     fn replace(&self, py: Python<'_>) {

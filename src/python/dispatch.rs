@@ -180,12 +180,12 @@ fn answer_one(
         None => answer::unmatched(shared, request),
     };
     let response = answer::from_outcome(shared, request, outcome);
-    let verdict = match send(&response, responder) {
-        Ok(verdict) => verdict,
-        Err(responder) => {
-            return begin_stream(shared, request, exchange, (response, context), responder);
-        }
-    };
+    if response.get().is_stream(py) {
+        return begin_stream(shared, request, exchange, (response, context), responder);
+    }
+    let verdict = response
+        .get()
+        .with_answer(py, |answer| responder.respond(answer));
     shared.recycle_response(response);
     context::within(py, context, || {
         shared.log(request);
@@ -246,20 +246,6 @@ fn call<'py>(
         Kind::AwaitFree => Ok(Progress::Done(coroutine::run_to_end(&result))),
         Kind::Sync | Kind::Awaits => coroutine::start(shared, request, exchange, result),
     }
-}
-
-/// Sends a response, unless its body is streamed: then there is more to do, with the responder.
-#[inline]
-fn send<'a>(
-    response: &Bound<'_, Response>,
-    responder: Responder<'a>,
-) -> Result<Verdict, Responder<'a>> {
-    response
-        .get()
-        .with_answer(response.py(), |answer| match answer.payload {
-            Payload::Whole(_) => Ok(responder.respond(answer)),
-            Payload::Stream { .. } => Err(responder),
-        })
 }
 
 /// When not even a request object can be made.

@@ -19,7 +19,7 @@ pub fn respond<'a, 'py>(
     names: Option<Borrowed<'a, 'py, PyTuple>>,
 ) -> PyResult<Py<Response>> {
     let py = request.py();
-    let request = request.cast::<Request>()?.get();
+    let request = request.cast_exact::<Request>()?.get();
     let response = match arguments::only_text(py, values, &names) {
         Some(text) => request.respond_once(py, |shared| Response::of_text(shared, &text))?,
         None => {

@@ -117,27 +117,41 @@ pub fn call_one<'py>(
 /// Makes a context the current one. A `TypeError` if it is none, a `RuntimeError` if it is entered
 /// already.
 pub fn enter_context(context: &Bound<'_, PyAny>) -> PyResult<()> {
-    // SAFETY: P4. The pointer is alive; the call checks the type and keeps a reference of its own.
-    status(context.py(), unsafe {
-        ffi::PyContext_Enter(context.as_ptr())
-    })
+    call_with_context(context, ffi::PyContext_Enter)
 }
 
 /// Makes the context before this one the current one again. A `RuntimeError` if another one is
 /// current.
 pub fn exit_context(context: &Bound<'_, PyAny>) -> PyResult<()> {
-    // SAFETY: P4. The pointer is alive; the call checks that it is what `enter_context` entered.
-    status(context.py(), unsafe {
-        ffi::PyContext_Exit(context.as_ptr())
-    })
+    call_with_context(context, ffi::PyContext_Exit)
 }
 
-fn status(py: Python<'_>, status: std::ffi::c_int) -> PyResult<()> {
+#[inline]
+fn call_with_context(
+    context: &Bound<'_, PyAny>,
+    call: unsafe extern "C" fn(*mut ffi::PyObject) -> std::ffi::c_int,
+) -> PyResult<()> {
+    // SAFETY: P4. The pointer is alive; both calls check the type and what is entered, and keep a
+    // reference of their own.
+    let status = unsafe { call(context.as_ptr()) };
     if status == 0 {
         Ok(())
     } else {
-        Err(PyErr::fetch(py))
+        Err(PyErr::fetch(context.py()))
     }
+}
+
+/// Whether a mapping is empty; also false for what is none. Asked for every request: the sequence
+/// protocol, which `PyAny::len` tries first, would cost four times as much.
+#[inline]
+pub fn is_empty_mapping(mapping: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: P4. The pointer is alive for the call.
+    let len = unsafe { ffi::PyMapping_Size(mapping.as_ptr()) };
+    if len < 0 {
+        // The exception must not stay set.
+        drop(PyErr::take(mapping.py()));
+    }
+    len == 0
 }
 
 /// Whether this reference is the only one, so that the object can be used again.

@@ -182,7 +182,7 @@ impl Response {
         let mut state = response.get().state.borrow_mut(py);
         state.status = 200;
         state.content_type = ContentType::Text;
-        state.body = Body::Text(body);
+        std::mem::replace(&mut state.body, Body::Text(body)).discard();
         state.fields.clear();
         state.close = false;
         drop(state);
@@ -203,7 +203,7 @@ impl Response {
     pub fn empty(&self, py: Python<'_>) {
         // Dropping a body may run a finalizer; it must not find the state borrowed.
         let body = std::mem::replace(&mut self.state.borrow_mut(py).body, Body::None);
-        drop(body);
+        body.discard();
     }
 
     /// Whether the body is streamed.
@@ -376,6 +376,17 @@ impl ContentType {
 }
 
 impl Body {
+    /// Drops it. Most are texts or nothing, for which there is little to do; an outright drop goes
+    /// through all cases.
+    #[inline]
+    fn discard(self) {
+        match self {
+            Self::None => {}
+            Self::Text(text) => drop(text),
+            body => drop(body),
+        }
+    }
+
     fn as_bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         match self {
             Self::None | Self::Stream(_) => &[],

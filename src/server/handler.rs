@@ -124,18 +124,30 @@ pub(super) enum Unread {
 impl Responder<'_> {
     /// Serialises the answer behind what the connection already owes. When its body is streamed
     /// and `wants_body` says that it is wanted, the exchange goes on with `Worker::send_body`.
+    #[inline]
     pub fn respond(self, answer: &Answer<'_>) -> Verdict {
+        if let Some(framing) = StreamFraming::of(answer, self.context) {
+            return self.begin_stream(answer, framing);
+        }
+        let close = self.reason_to_close(answer, None);
+        self.encode(answer, close);
+        Verdict(Decision::Answered { close })
+    }
+
+    #[cold]
+    fn begin_stream(self, answer: &Answer<'_>, framing: StreamFraming) -> Verdict {
+        let close = self.reason_to_close(answer, Some(framing));
+        self.encode(answer, close);
+        Verdict(Decision::Streaming { framing, close })
+    }
+
+    #[inline]
+    fn encode(self, answer: &Answer<'_>, close: Option<CloseReason>) {
         let mut context = self.context;
-        let framing = StreamFraming::of(answer, context);
-        let close = self.reason_to_close(answer, framing);
         if close.is_some() {
             context.connection = ConnectionField::Close;
         }
         encode::encode(self.out, answer, context, self.date);
-        Verdict(match framing {
-            None => Decision::Answered { close },
-            Some(framing) => Decision::Streaming { framing, close },
-        })
     }
 
     #[inline]
