@@ -181,7 +181,7 @@ def test_every_chapter_names_the_next() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_have_only_options_that_there_are(command: str) -> None:
-    name, *arguments = shlex.split(command)
+    name, *arguments = shlex.split(command, comments=True)
     if name not in main.commands:
         name, arguments = "run", [name, *arguments]
 
