@@ -179,6 +179,13 @@ def test_every_chapter_names_the_next() -> None:
         assert f"]({following.name})" in chapter.read_text().rpartition("## Next")[2]
 
 
+def test_contributing_lists_the_targets_of_make() -> None:
+    targets = re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text())
+    listed = re.findall(r"(?m)^    make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text())
+
+    assert sorted(listed) == sorted(targets)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_have_only_options_that_there_are(command: str) -> None:
     name, *arguments = shlex.split(command, comments=True)
