@@ -3,7 +3,7 @@ import tempfile
 
 from anel import Application, EventStream, FileResponse
 
-path = f"{tempfile.mkdtemp()}/upload.txt"
+uploads = tempfile.TemporaryDirectory()
 app = Application()
 
 
@@ -30,12 +30,12 @@ async def upper(request):
 
 @app.put("/file")
 async def upload(request):
-    return f"{await request.save(path)} bytes\n"
+    return f"{await request.save(f'{uploads.name}/a.txt')} bytes\n"
 
 
 @app.get("/file")
 def download(request):
-    return FileResponse(path)
+    return FileResponse(f"{uploads.name}/a.txt")
 
 
 app.run(port=8080)
