@@ -30,7 +30,7 @@ async def upper(request):
 
 @app.put("/file")
 async def upload(request):
-    return f"{await request.save(f'{uploads.name}/a.txt')} bytes\n"
+    return {"bytes": await request.save(f"{uploads.name}/a.txt")}
 
 
 @app.get("/file")
