@@ -40,7 +40,7 @@ hello: build ## serve examples/hello.py on port 8080
 	$(BIN)/python examples/hello.py
 
 .PHONY: test
-test: ## everything: check, core, py
+test: ## everything: check, core, services, py, loops
 	$(MAKE) check
 	$(MAKE) core
 	$(MAKE) services

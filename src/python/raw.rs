@@ -1,7 +1,7 @@
 //! The few places where the safe API of PyO3 costs more than the work it guards.
 //!
 //! Owns all `unsafe` of the Python layer; refuses to hold any logic. Each piece is here because a
-//! benchmark (`benchmarks/micro/boundary.py`) shows its price without it. The invariants P1 to P5
+//! benchmark (`benchmarks/micro/boundary.py`) shows its price without it. The invariants P1 to P7
 //! are in SAFETY.md.
 
 #![allow(unsafe_code)] // The second of the project's two homes for unsafe code.

@@ -14,6 +14,7 @@ import shlex
 import urllib.parse
 
 import pytest
+from anel.cli import main
 from conftest import Serve
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,7 +33,13 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 _HEADING = re.compile(r"(?m)^#+ (.*)$")
 _DATE = re.compile(r"(?m)^Date: \w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT$")
-_OPTIONS_WITH_VALUE = {"-X": "method", "-H": "header", "-d": "body"}
+_LENGTH = re.compile(rb"(?im)^content-length: (\d+)\r?$")
+_CHUNKED = re.compile(rb"(?im)^transfer-encoding: chunked\r?$")
+# A command in an indented block, at a prompt or in a unit of systemd.
+_COMMAND = re.compile(r"(?m)^    (?:\$ |ExecStart=\S*/)(?:anel|python -m anel) (.*)$")
+_BOUNDARY = "------------------------0123456789abcdef"
+
+COMMANDS = sorted({line for path in DOCUMENTS for line in _COMMAND.findall(path.read_text())})
 
 
 @dataclasses.dataclass
@@ -42,6 +49,7 @@ class Curl:
     method: str = ""
     header: list[str] = dataclasses.field(default_factory=list)
     body: str | None = None
+    form: list[str] = dataclasses.field(default_factory=list)
     prints_head: bool = False
     urls: list[str] = dataclasses.field(default_factory=list)
 
@@ -51,20 +59,31 @@ class Curl:
         curl = cls()
         words = iter(shlex.split(line.removeprefix("$ curl ")))
         for word in words:
-            if word == "-i":
-                curl.prints_head = True
-            elif word == "-H":
-                curl.header.append(next(words))
-            elif word in _OPTIONS_WITH_VALUE:
-                setattr(curl, _OPTIONS_WITH_VALUE[word], next(words))
-            elif word.startswith("-"):
-                raise AssertionError(f"option {word} is not known here: {line}")
-            else:
-                curl.urls.append(word)
+            match word:
+                case "-i":
+                    curl.prints_head = True
+                case "-I":
+                    curl.method, curl.prints_head = "HEAD", True
+                case "-X":
+                    curl.method = next(words)
+                case "-H":
+                    curl.header.append(next(words))
+                case "-d":
+                    curl.body = next(words)
+                case "-F":
+                    curl.form.append(next(words))
+                case _ if word.startswith("-"):
+                    raise AssertionError(f"option {word} is not known here: {line}")
+                case _:
+                    curl.urls.append(word)
         return curl
 
     def request(self) -> bytes:
         """All requests of the line, one behind the other."""
+        content_type, body = "application/x-www-form-urlencoded", self.body
+        if self.form:
+            content_type = f"multipart/form-data; boundary={_BOUNDARY}"
+            body = "".join(map(_part, self.form)) + f"--{_BOUNDARY}--\r\n"
         sent = b""
         for url in self.urls:
             parts = urllib.parse.urlsplit(url)
@@ -72,29 +91,61 @@ class Curl:
             if parts.query:
                 target += f"?{parts.query}"
             lines = [f"Host: {parts.netloc}", "User-Agent: curl/8.0.0", "Accept: */*", *self.header]
-            method = self.method or ("GET" if self.body is None else "POST")
-            body = (self.body or "").encode()
-            if self.body is not None:
-                lines.append(f"Content-Length: {len(body)}")
+            if body is not None:
+                lines.append(f"Content-Length: {len(body.encode())}")
                 if not any(line.lower().startswith("content-type:") for line in self.header):
-                    lines.append("Content-Type: application/x-www-form-urlencoded")
+                    lines.append(f"Content-Type: {content_type}")
+            method = self.method or ("GET" if body is None else "POST")
             head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
-            sent += head.encode() + body
+            sent += (head + (body or "")).encode()
         return sent
 
     def printed(self, answer: bytes) -> str:
         """What curl prints of these responses."""
-        text = answer.decode()
-        printed = ""
-        while text:
-            head, _, text = text.partition("\r\n\r\n")
-            length = re.search(r"(?i)^content-length: (\d+)\r?$", head, re.MULTILINE)
-            size = int(length[1]) if length and self.method != "HEAD" else 0
+        printed = b""
+        while answer:
+            head, _, answer = answer.partition(b"\r\n\r\n")
             if self.prints_head:
-                printed += head.replace("\r\n", "\n") + "\n\n"
-            printed += text[:size]
-            text = text[size:]
-        return printed
+                printed += head.replace(b"\r\n", b"\n") + b"\n\n"
+            if self.method != "HEAD":
+                body, answer = _body(head, answer)
+                printed += body
+        return printed.decode()
+
+
+def _part(field: str) -> str:
+    """What curl makes of `-F 'name=content;filename=...;type=...'`."""
+    name, _, rest = field.partition("=")
+    content, *options = rest.split(";")
+    lines = [f'Content-Disposition: form-data; name="{name}"']
+    for option in options:
+        known, _, value = option.partition("=")
+        if known == "filename":
+            lines[0] += f'; filename="{value}"'
+        else:
+            assert known == "type", f"{known}= is not known here: {field}"
+            lines.append(f"Content-Type: {value}")
+    return "\r\n".join([f"--{_BOUNDARY}", *lines, "", content, ""])
+
+
+def _body(head: bytes, rest: bytes) -> tuple[bytes, bytes]:
+    """The body below a head, and what follows it."""
+    if not _CHUNKED.search(head):
+        length = _LENGTH.search(head)
+        assert length is not None, head
+        size = int(length[1])
+        assert len(rest) >= size, f"{size - len(rest)} bytes are missing"
+        return rest[:size], rest[size:]
+    body = b""
+    while True:
+        line, end, rest = rest.partition(b"\r\n")
+        assert end, "the last chunk is missing"
+        size = int(line, 16)
+        body += rest[:size]
+        assert rest[size : size + 2] == b"\r\n", "a chunk is cut off"
+        rest = rest[size + 2 :]
+        if size == 0:
+            return body, rest
 
 
 def blocks(chapter: pathlib.Path, language: str) -> list[str]:
@@ -118,14 +169,32 @@ def test_the_requests_in_a_chapter_are_answered_as_printed(
     for line, expected in exchanges:
         curl = Curl.parse(line)
         printed = curl.printed(server.exchange(curl.request()))
-        # A block ends its last line even where the body does not.
-        printed = printed.removesuffix("\n") + "\n"
+        # A block ends its last line even where the body does not, and shows no blank line there.
+        printed = printed.rstrip("\n") + "\n"
         assert _DATE.sub("Date: *", printed) == _DATE.sub("Date: *", expected), line
 
 
 def test_every_chapter_names_the_next() -> None:
     for chapter, following in itertools.pairwise(CHAPTERS):
         assert f"]({following.name})" in chapter.read_text().rpartition("## Next")[2]
+
+
+def test_contributing_lists_the_targets_of_make() -> None:
+    targets = re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text())
+    listed = re.findall(r"(?m)^    make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text())
+
+    assert sorted(listed) == sorted(targets)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_have_only_options_that_there_are(command: str) -> None:
+    name, *arguments = shlex.split(command, comments=True)
+    if name not in main.commands:
+        name, arguments = "run", [name, *arguments]
+
+    context = main.commands[name].make_context(name, arguments)
+
+    assert context.command.name == name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

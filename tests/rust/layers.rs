@@ -56,7 +56,6 @@ const PYTHON: &[&str] = &[
     "loading",
     "script",
     "failures",
-    "loop",
     "loops",
     "guest",
     "redirection",
