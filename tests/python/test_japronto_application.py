@@ -323,20 +323,26 @@ def test_without_debug_nothing_is_logged(serve_japronto: Serve) -> None:
     assert not [line for line in server.lines if "GET" in line]
 
 
-def test_the_answer_to_what_is_no_http_can_be_replaced(serve_japronto: Serve) -> None:
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        "class Mine(Application): protocol_error_handler = lambda *_: answer\napp = Mine()",
+        "app = Application()\napp.protocol_error_handler = lambda error: answer",
+    ],
+    ids=["class", "instance"],
+)
+@pytest.mark.parametrize("package", ["anel", "japronto"])
+def test_the_answer_to_what_is_no_http_can_be_replaced(
+    serve_japronto: Serve, package: str, replaced: str
+) -> None:
     server = serve_japronto(
-        """
-        from japronto import Application
-
-        class Mine(Application):
-            def protocol_error_handler(self, error):
-                return b"HTTP/1.0 400 Bad Request\\r\\nContent-Length: 4\\r\\n\\r\\nmine"
-
-        Mine().run()
-        """
+        f"from {package} import Application\n"
+        "answer = b'HTTP/1.0 400 Bad Request\\r\\nContent-Length: 4\\r\\n\\r\\nmine'\n"
+        f"{replaced}\n"
+        "app.run()\n"
     )
 
-    assert server.exchange(b"\\r\\n\\r\\nnonsense\\r\\n\\r\\n").endswith(b"mine")
+    assert server.exchange(b"nonsense\r\n\r\n").endswith(b"mine")
 
 
 @pytest.mark.usefixtures("idle_worker")
