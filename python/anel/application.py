@@ -334,19 +334,23 @@ class Application(RouteShortcuts):
         with listener:
             try:
                 with contextlib.closing(self._event_loop(loop)) as event_loop:
-                    self._serve(listener, reactor, event_loop)
+                    self._serve(listener, address(listener, host), reactor, event_loop)
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
 
     def _serve(
-        self, listener: socket.socket, reactor: str, event_loop: asyncio.AbstractEventLoop
+        self,
+        listener: socket.socket,
+        where: str,
+        reactor: str,
+        event_loop: asyncio.AbstractEventLoop,
     ) -> None:
         try:
             self._worker = self._new_worker(listener, reactor)
             script.note_serving()
-            announcement = f"Accepting connections on http://{address(listener)}"
             life = functools.partial(self._hooks.live, self) if self._hooks else None
-            Serving(event_loop, self._worker, listener, life).run(announcement)
+            serving = Serving(event_loop, self._worker, listener, life)
+            serving.run(f"Accepting connections on http://{where}")
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:

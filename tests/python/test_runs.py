@@ -15,9 +15,9 @@ from typing import Any, cast
 import pytest
 from anel import Application, Request, Response, listener
 from anel.japronto import Application as JaprontoApplication
-from conftest import DEADLINE_S, Client, get
+from conftest import DEADLINE_S, Client, get, wait_until
 
-Running = Callable[[Application], "contextlib.AbstractContextManager[int]"]
+Running = Callable[..., "contextlib.AbstractContextManager[int]"]
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
         return opened
 
     @contextlib.contextmanager
-    def start(app: Application, **arguments: Any) -> Iterator[int]:
+    def start(app: Application, host: str = "127.0.0.1") -> Iterator[int]:
         # Made here, so that the end of the block has the loop that `run` takes.
         loop = app.loop
         ended: queue.Queue[BaseException | None] = queue.Queue()
 
         def run() -> None:
             try:
-                app.run("127.0.0.1", 0, **arguments)
+                app.run(host, 0)
             except BaseException as error:
                 ended.put(error)
             else:
@@ -78,6 +78,26 @@ def greeting(text: str) -> Application:
     app = Application()
     app.router.add_route("/", saying(text))
     return app
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("", "0.0.0.0"), ("::1", "[::1]")],
+)
+def test_the_host_is_announced_as_it_was_given(
+    running: Running, capsys: pytest.CaptureFixture[str], host: str, shown: str
+) -> None:
+    with running(greeting("hello"), host) as port:
+        printed = ""
+
+        def is_announced() -> bool:
+            nonlocal printed
+            printed += capsys.readouterr().out
+            return printed.endswith("\n")
+
+        wait_until(is_announced, "the announcement")
+
+    assert printed == f"Accepting connections on http://{shown}:{port}\n"
 
 
 def test_an_application_runs_again_after_it_has_ended(running: Running) -> None:
