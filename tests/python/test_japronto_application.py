@@ -78,6 +78,15 @@ PROGRAM = """
     app.extend_request(shout)
     app.extend_request(lambda request: "renamed", name="other", property=True)
 
+    def count(request, counted=[]):
+        counted.append(request)
+        return len(counted)
+
+    app.extend_request(count, property=True)
+
+    def computed(request):
+        return request.Response(text="{} {}".format(request.count, request.count))
+
     def extended(request):
         return request.Response(text=" ".join(
             [request.cached, request.shout(), request.shout("you"), request.other]))
@@ -97,6 +106,7 @@ PROGRAM = """
     router.add_route("/none", lambda request: None)
     router.add_route("/extended", extended)
     router.add_route("/whole", whole)
+    router.add_route("/computed", computed)
     app.run()
 """
 
@@ -263,6 +273,17 @@ def test_the_request_logger_can_be_replaced(japronto: Server) -> None:
     japronto.ask(get("/setup"))
 
     japronto.wait_for_line("^logged /setup$")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/unknown", "/later", "/cancelled"])
+def test_a_request_that_failed_is_logged(japronto: Server, path: str) -> None:
+    japronto.ask(get(path))
+
+    japronto.wait_for_line(f"^logged {path}$")
+
+
+def test_an_extension_is_computed_on_every_access(japronto: Server) -> None:
+    assert japronto.ask(get("/computed")).text == "1 2"
 
 
 def test_a_catch_all_sees_everything(serve_japronto: Serve) -> None:
