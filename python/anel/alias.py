@@ -27,10 +27,15 @@ class Application(application.Application):
 
     A request whose path is known but whose method is not is answered 404 like any other that no
     route matches, HEAD and OPTIONS need routes of their own, and what is no HTTP is named on stdout
-    and answered in HTTP/1.0.
+    and answered in HTTP/1.0. An extension of requests may have the name of an attribute that
+    Japronto's requests do not have.
     """
 
     _automatic_methods = False
+    # Not those that read a streamed body: a handler that names them gets a body that streams.
+    _replaceable_attributes = frozenset(
+        {"body_view", "disconnect_reason", "is_disconnected", "url_for"}
+    )
 
     def protocol_error_handler(self, error: str) -> bytes:
         """Prints what is wrong with a request; returns the whole response to it."""

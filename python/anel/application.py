@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 from anel import _core, encoding, extension, loops, script
@@ -46,6 +46,10 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 _logger = logging.getLogger("anel.error")
 
+# Idle connections are closed after a century at the latest. Programs that want them to stay give
+# infinity, or a number with many zeros, which a clock in milliseconds must not overflow with.
+_IDLE_S_MAX = 100 * 365 * 24 * 3600
+
 
 class Application(RouteShortcuts):
     """An HTTP application.
@@ -59,6 +63,8 @@ class Application(RouteShortcuts):
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
     _automatic_methods = True
+    # Attributes of requests that an extension may replace.
+    _replaceable_attributes: Container[str] = ()
 
     def __init__(
         self,
@@ -116,20 +122,27 @@ class Application(RouteShortcuts):
 
     def add_error_handler(
         self,
-        typ: type[BaseException] | None,
+        typ: type[BaseException] | tuple[type[BaseException], ...] | None,
         handler: ErrorHandler,
     ) -> None:
         """Registers `handler(request, exception)` for an exception class, or with None for all.
 
-        The first registered handler that fits is called. It returns a response as a handler does.
+        A tuple of classes stands for each of them, as in `except`. The first registered handler
+        that fits is called. It returns a response as a handler does. Raises ConfigError.
         """
-        if typ is not None and not (isinstance(typ, type) and issubclass(typ, BaseException)):
-            raise ConfigError(f"typ must be an exception class or None, not {typ!r}")
+        kinds = typ if isinstance(typ, tuple) else (typ,)
+        if not kinds or (
+            typ is not None
+            and not all(
+                isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+            )
+        ):
+            raise ConfigError(f"typ must be an exception class, some, or None, not {typ!r}")
         if not callable(handler):
             raise ConfigError(f"an error handler must be callable, not {handler!r}")
         if inspect.iscoroutinefunction(handler):
             raise ConfigError(f"an error handler must not be async: {handler!r}")
-        self._error_handlers.append((typ, handler))
+        self._error_handlers += [(kind, handler) for kind in kinds]
 
     def extend_request(
         self,
@@ -151,7 +164,7 @@ class Application(RouteShortcuts):
             raise ConfigError(f"a request extension needs a name, not {chosen!r}: {handler!r}")
         if chosen in self._request_extensions:
             raise ConfigError(f"request.{chosen} is extended twice")
-        if not extension.install(chosen):
+        if not extension.install(chosen, replaceable=self._replaceable_attributes):
             raise ConfigError(f"request.{chosen} exists already and would hide the extension")
         self._request_extensions[chosen] = (handler, bool(property))
 
@@ -321,34 +334,41 @@ class Application(RouteShortcuts):
         with listener:
             try:
                 with contextlib.closing(self._event_loop(loop)) as event_loop:
-                    self._serve(listener, reactor, event_loop)
+                    self._serve(listener, address(listener, host), reactor, event_loop)
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
 
     def _serve(
-        self, listener: socket.socket, reactor: str, event_loop: asyncio.AbstractEventLoop
+        self,
+        listener: socket.socket,
+        where: str,
+        reactor: str,
+        event_loop: asyncio.AbstractEventLoop,
     ) -> None:
         try:
-            worker = _core.Worker(
-                self,
-                listener.fileno(),
-                [self._in_middleware(entry) for entry in self._router.freeze()],
-                reactor=reactor,
-                limits=self._limits or None,
-                automatic_methods=self._automatic_methods,
-            )
-            self._worker = worker
-            if worker.reactor_notice is not None:
-                print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
+            self._worker = self._new_worker(listener, reactor)
             script.note_serving()
-            announcement = f"Accepting connections on http://{address(listener)}"
             life = functools.partial(self._hooks.live, self) if self._hooks else None
-            Serving(event_loop, worker, listener, life).run(announcement)
+            serving = Serving(event_loop, self._worker, listener, life)
+            serving.run(f"Accepting connections on http://{where}")
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:
             self._worker = None
             self._router.thaw()
+
+    def _new_worker(self, listener: socket.socket, reactor: str) -> _core.Worker:
+        worker = _core.Worker(
+            self,
+            listener.fileno(),
+            [self._in_middleware(entry) for entry in self._router.freeze()],
+            reactor=reactor,
+            limits=self._limits or None,
+            automatic_methods=self._automatic_methods,
+        )
+        if worker.reactor_notice is not None:
+            print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
+        return worker
 
     def _in_middleware(self, entry: TableEntry) -> TableEntry:
         handler, kind = entry[2:4]
@@ -386,8 +406,10 @@ class Application(RouteShortcuts):
     @property
     def _refusal_handler(self) -> Callable[[str], bytes] | None:
         """What answers requests that are not HTTP; None for the core's own answers."""
-        own = type(self).protocol_error_handler is Application.protocol_error_handler
-        return None if own else self.protocol_error_handler
+        handler = self.protocol_error_handler
+        # Neither overridden in a class nor replaced in this instance.
+        own = getattr(handler, "__func__", None) is Application.protocol_error_handler
+        return None if own else handler
 
     @property
     def _request_logger(self) -> Callable[[_core.Request], None] | None:
@@ -406,7 +428,7 @@ def _limits(reaper_settings: Mapping[str, float] | None) -> dict[str, int]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ConfigError(f"reaper_settings[{name!r}] must be seconds above 0, not {value!r}")
         if name == "idle_timeout":
-            limits["idle_timeout_ms"] = round(value * 1000)
+            limits["idle_timeout_ms"] = max(1, round(min(value, _IDLE_S_MAX) * 1000))
     return limits
 
 

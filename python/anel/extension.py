@@ -9,6 +9,8 @@ same with less code, but the interpreter specialises no attribute of a type that
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Container
 from typing import Any
 
 from anel import _core
@@ -17,9 +19,10 @@ from anel import _core
 class Extension:
     """An attribute that some applications gave to their requests."""
 
-    def __init__(self, name: str) -> None:
-        """Takes the attribute's name."""
+    def __init__(self, name: str, hidden: Any = None) -> None:
+        """Takes the attribute's name, and the descriptor that other applications find there."""
         self._name = name
+        self._hidden = hidden
 
     def __get__(self, request: _core.Request | None, owner: object = None) -> Any:
         """The property's value or the bound method, if the request's application has it."""
@@ -27,6 +30,8 @@ class Extension:
             return self
         extensions = request.app._request_extensions
         if self._name not in extensions:
+            if self._hidden is not None:
+                return self._hidden.__get__(request, owner)
             raise AttributeError(
                 f"'Request' object has no attribute {self._name!r}", name=self._name, obj=request
             )
@@ -34,12 +39,15 @@ class Extension:
         return handler(request) if is_property else functools.partial(handler, request)
 
 
-def install(name: str) -> bool:
-    """Makes the attribute known to the request type; False when requests have one of that name."""
-    known = getattr(_core.Request, name, None)
+def install(name: str, *, replaceable: Container[str] = ()) -> bool:
+    """Makes the attribute known to the request type; False when requests have one of that name.
+
+    One that is `replaceable` is replaced, for the applications that extend their requests with it.
+    """
+    known = inspect.getattr_static(_core.Request, name, None)
     if isinstance(known, Extension):
-        return True
-    if hasattr(_core.Request, name):
+        return known._hidden is None or name in replaceable
+    if known is not None and name not in replaceable:
         return False
-    setattr(_core.Request, name, Extension(name))
+    setattr(_core.Request, name, Extension(name, known))
     return True

@@ -45,7 +45,7 @@ class Guest:
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Visiting) -> None:
         """Takes a loop that has `add_reader`, running or not."""
         self._loop = loop
-        self._worker = worker
+        self._worker: Visiting | None = worker
         self._alarm: asyncio.TimerHandle | None = None
         self._failure: BaseException | None = None
         # Turns must not run in the context of the task that happened to ask for one.
@@ -54,7 +54,8 @@ class Guest:
         _guests.add(self)
 
     def attach(self) -> None:
-        """Serves from now on, whenever the loop runs."""
+        """Serves from now on, whenever the loop runs. To be called once."""
+        assert self._worker is not None, "a guest that was detached cannot come back"
         ask = functools.partial(self._loop.call_soon, self._on_ready, context=self._context)
         self._descriptor = self._worker.join(self._loop, ask)
         self._loop.add_reader(self._descriptor, self._on_ready)
@@ -65,6 +66,8 @@ class Guest:
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
         self.forget()
+        # The worker has to end on this thread, and exceptions of handlers keep frames with `self`.
+        self._worker = None
 
     def forget(self) -> None:
         """Serves no more, and leaves the loop alone."""
@@ -79,11 +82,13 @@ class Guest:
             raise self._failure
 
     def _on_ready(self) -> None:
-        self._serve(self._worker.serve_ready)
+        if self._worker is not None:
+            self._serve(self._worker.serve_ready)
 
     def _on_due(self) -> None:
         self._alarm = None
-        self._serve(self._worker.serve_due)
+        if self._worker is not None:
+            self._serve(self._worker.serve_due)
 
     def _serve(self, serve: Callable[[], float | None]) -> None:
         if self._descriptor < 0:
@@ -96,6 +101,9 @@ class Guest:
             self.detach()
             self._loop.stop()
             return
+        finally:
+            # A method of the worker: see `detach`.
+            del serve
         if seconds is not None:
             if self._alarm is not None:
                 self._alarm.cancel()

@@ -15,9 +15,12 @@ BACKLOG = 4096
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Binds and listens; ConfigError for bad arguments, OSError when the kernel refuses."""
-    if not isinstance(host, str) or not host:
-        raise ConfigError(f"host must be a non-empty str, not {host!r}")
+    """Binds and listens; ConfigError for bad arguments, OSError when the kernel refuses.
+
+    The empty host is every IPv4 address, as in `socket`.
+    """
+    if not isinstance(host, str):
+        raise ConfigError(f"host must be a str, not {host!r}")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -37,7 +40,8 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address(listener: socket.socket) -> str:
-    """The bound address as it is written in a URL."""
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def address(listener: socket.socket, host: str) -> str:
+    """Where it listens, as it is written in a URL: the host as it was given, the port as bound."""
+    bound_host, port = listener.getsockname()[:2]
+    shown = host or bound_host
+    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"

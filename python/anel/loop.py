@@ -56,14 +56,15 @@ class ReactorSelector(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Waits for descriptors, serving HTTP meanwhile."""
-        worker = self._worker
         # A patched loop can run from within a handler, which is within a turn; it gets the epoll
         # part alone. So does another thread, which must not touch the ring.
-        if worker is None or self._turning or self._thread != threading.get_ident():
+        if self._worker is None or self._turning or self._thread != threading.get_ident():
             return super().select(timeout)
         self._turning = True
         try:
-            ready = worker.turn(timeout)
+            # No local name: exceptions of handlers keep this frame, and with it the worker, which
+            # has to end on this thread.
+            ready = self._worker.turn(timeout)
         finally:
             self._turning = False
         return super().select(0) if ready else []

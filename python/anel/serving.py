@@ -91,6 +91,15 @@ class Serving:
                         self._life.finish()
         finally:
             _close(self._loop)
+            self._release()
+
+    def _release(self) -> None:
+        """Lets go of the worker, which has to end on this thread.
+
+        An exception that somebody keeps, or that waits for the garbage collector, keeps the frames
+        below it with their locals, down to this object.
+        """
+        del self._worker, self._drain
 
     def _serve(self, announcement: str) -> None:
         self._is_serving = True

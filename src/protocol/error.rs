@@ -309,6 +309,7 @@ impl ProtocolError {
             | Self::AuthorityInvalid
             | Self::VersionMissing
             | Self::VersionInvalid
+            | Self::VersionUnsupported
             | Self::BareLineFeed
             | Self::BareCarriageReturn
             | Self::TooManyBlankLines
@@ -339,7 +340,6 @@ impl ProtocolError {
             Self::TargetTooLong => "target_too_long",
             Self::BodyTooLarge => "body_too_large",
             Self::MethodTooLong => "unsupported_method",
-            Self::VersionUnsupported => "unsupported_version",
             Self::ExpectationUnsupported => "unsupported_expectation",
             Self::TransferEncodingUnsupported => "unsupported_transfer_encoding",
             Self::HeadTimeout => "headers_timeout",

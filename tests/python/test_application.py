@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import select
 import signal
 import socket
@@ -141,16 +142,26 @@ def test_expected_exceptions_have_their_own_answers() -> None:
     assert app.error_handler(REQUEST, HTTPException(403))["text"] == "Forbidden"
 
 
+def test_an_error_handler_may_be_for_several_classes() -> None:
+    app = Application()
+    app.add_error_handler((KeyError, ValueError), lambda _request, error: repr(error))
+
+    assert app.error_handler(REQUEST, KeyError(1)) == "KeyError(1)"
+    assert app.error_handler(REQUEST, ValueError(2)) == "ValueError(2)"
+
+
 @pytest.mark.parametrize(
     ("typ", "handler", "message"),
     [
         (7, print, "not 7"),
         (ValueError("x"), print, "ValueError"),
         (None, "nope", "'nope'"),
+        ((), print, "not ()"),
+        ((ValueError, None), print, "None"),
     ],
 )
 def test_bad_error_handlers_are_refused(typ: Any, handler: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         Application().add_error_handler(typ, handler)
 
 

@@ -78,6 +78,15 @@ PROGRAM = """
     app.extend_request(shout)
     app.extend_request(lambda request: "renamed", name="other", property=True)
 
+    def count(request, counted=[]):
+        counted.append(request)
+        return len(counted)
+
+    app.extend_request(count, property=True)
+
+    def computed(request):
+        return request.Response(text="{} {}".format(request.count, request.count))
+
     def extended(request):
         return request.Response(text=" ".join(
             [request.cached, request.shout(), request.shout("you"), request.other]))
@@ -97,6 +106,7 @@ PROGRAM = """
     router.add_route("/none", lambda request: None)
     router.add_route("/extended", extended)
     router.add_route("/whole", whole)
+    router.add_route("/computed", computed)
     app.run()
 """
 
@@ -265,6 +275,17 @@ def test_the_request_logger_can_be_replaced(japronto: Server) -> None:
     japronto.wait_for_line("^logged /setup$")
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/unknown", "/later", "/cancelled"])
+def test_a_request_that_failed_is_logged(japronto: Server, path: str) -> None:
+    japronto.ask(get(path))
+
+    japronto.wait_for_line(f"^logged {path}$")
+
+
+def test_an_extension_is_computed_on_every_access(japronto: Server) -> None:
+    assert japronto.ask(get("/computed")).text == "1 2"
+
+
 def test_a_catch_all_sees_everything(serve_japronto: Serve) -> None:
     server = serve_japronto(
         """
@@ -323,20 +344,26 @@ def test_without_debug_nothing_is_logged(serve_japronto: Serve) -> None:
     assert not [line for line in server.lines if "GET" in line]
 
 
-def test_the_answer_to_what_is_no_http_can_be_replaced(serve_japronto: Serve) -> None:
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        "class Mine(Application): protocol_error_handler = lambda *_: answer\napp = Mine()",
+        "app = Application()\napp.protocol_error_handler = lambda error: answer",
+    ],
+    ids=["class", "instance"],
+)
+@pytest.mark.parametrize("package", ["anel", "japronto"])
+def test_the_answer_to_what_is_no_http_can_be_replaced(
+    serve_japronto: Serve, package: str, replaced: str
+) -> None:
     server = serve_japronto(
-        """
-        from japronto import Application
-
-        class Mine(Application):
-            def protocol_error_handler(self, error):
-                return b"HTTP/1.0 400 Bad Request\\r\\nContent-Length: 4\\r\\n\\r\\nmine"
-
-        Mine().run()
-        """
+        f"from {package} import Application\n"
+        "answer = b'HTTP/1.0 400 Bad Request\\r\\nContent-Length: 4\\r\\n\\r\\nmine'\n"
+        f"{replaced}\n"
+        "app.run()\n"
     )
 
-    assert server.exchange(b"\\r\\n\\r\\nnonsense\\r\\n\\r\\n").endswith(b"mine")
+    assert server.exchange(b"nonsense\r\n\r\n").endswith(b"mine")
 
 
 @pytest.mark.usefixtures("idle_worker")

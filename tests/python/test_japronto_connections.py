@@ -6,6 +6,7 @@ what is documented.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 
@@ -36,6 +37,11 @@ PROGRAM = """
     def count_open(request):
         return request.Response(text=str(app.counters()["connections_open"]))
 
+    def mark(request):
+        print("mark", request.query_string, flush=True)
+        return request.Response()
+
+    app.router.add_route("/mark", mark)
     app.router.add_route("/running", count)
     app.router.add_route("/open", count_open)
     app.router.add_route("/body", lambda request: request.Response(body=request.body), "POST")
@@ -45,8 +51,20 @@ PROGRAM = """
 # Refusals: the token is printed and is the body of a 400 in HTTP/1.0.
 
 
+MARKS = itertools.count()
+
+
+def forget_lines(server: Server) -> None:
+    """Passes over everything that was printed so far."""
+    number = next(MARKS)
+    server.ask(get(f"/mark?{number}"))
+    server.wait_for_line(f"^mark {number}$")
+    server.lines.clear()
+
+
 def refused(server: Server, data: bytes) -> Answer:
     """The answer to something that is no request, on a connection that it ends."""
+    forget_lines(server)
     with server.client() as client:
         answer = client.ask(data)
         assert client.is_ended()
@@ -63,9 +81,25 @@ def is_japrontos_refusal(server: Server, answer: Answer, token: str) -> None:
 REQUEST_LINE = b"GET / HTTP/1.1"
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\n\r\n"], ids=["line", "head"])
 @pytest.mark.parametrize("length", range(1, len(REQUEST_LINE)))
-def test_a_truncated_request_line_is_malformed_headers(japronto: Server, length: int) -> None:
-    answer = refused(japronto, REQUEST_LINE[:length] + b"\r\n\r\n")
+def test_a_truncated_request_line_is_malformed_headers(
+    japronto: Server, length: int, end: bytes
+) -> None:
+    answer = refused(japronto, REQUEST_LINE[:length] + end)
+
+    is_japrontos_refusal(japronto, answer, "malformed_headers")
+
+
+@pytest.mark.parametrize("version", [b"HTTP 1.0", b"HTTP/2", b"HTTP/2.0", b"HTTP/0.9"])
+def test_another_version_is_malformed_headers(japronto: Server, version: bytes) -> None:
+    answer = refused(japronto, b"GET / " + version + b"\r\n\r\n")
+
+    is_japrontos_refusal(japronto, answer, "malformed_headers")
+
+
+def test_more_fields_than_are_taken_are_malformed_headers(japronto: Server) -> None:
+    answer = refused(japronto, get("/", *[f"X-{n}: v" for n in range(101)]))
 
     is_japrontos_refusal(japronto, answer, "malformed_headers")
 
@@ -73,9 +107,12 @@ def test_a_truncated_request_line_is_malformed_headers(japronto: Server, length:
 FIELD = b"X-Header: value"
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\n\r\n"], ids=["line", "head"])
 @pytest.mark.parametrize("length", range(1, FIELD.index(b":") + 1))
-def test_a_truncated_header_line_is_malformed_headers(japronto: Server, length: int) -> None:
-    answer = refused(japronto, REQUEST_LINE + b"\r\nHost: a\r\n" + FIELD[:length] + b"\r\n\r\n")
+def test_a_truncated_header_line_is_malformed_headers(
+    japronto: Server, length: int, end: bytes
+) -> None:
+    answer = refused(japronto, REQUEST_LINE + b"\r\nHost: a\r\n" + FIELD[:length] + end)
 
     is_japrontos_refusal(japronto, answer, "malformed_headers")
 
@@ -94,6 +131,15 @@ def test_a_bad_chunk_is_malformed_body(japronto: Server, chunk: bytes) -> None:
     is_japrontos_refusal(japronto, refused(japronto, data), "malformed_body")
 
 
+@pytest.mark.parametrize("length", range(1, len(REQUEST_LINE)))
+def test_a_request_line_that_ends_early_is_incomplete(japronto: Server, length: int) -> None:
+    forget_lines(japronto)
+
+    japronto.exchange(REQUEST_LINE[:length])
+
+    japronto.wait_for_line("^incomplete_headers$")
+
+
 @pytest.mark.parametrize(
     ("data", "token"),
     [
@@ -104,6 +150,8 @@ def test_a_bad_chunk_is_malformed_body(japronto: Server, chunk: bytes) -> None:
     ],
 )
 def test_a_request_that_ends_early_is_incomplete(japronto: Server, data: bytes, token: str) -> None:
+    forget_lines(japronto)
+
     japronto.exchange(data)
 
     japronto.wait_for_line(f"^{token}$")
@@ -213,6 +261,33 @@ def test_a_connection_that_is_answered_late_is_not_reaped(serve_japronto: Serve)
     assert server.ask(get("/sleep/0.6")).text == "/sleep/0.6"
 
 
+def test_a_request_that_arrives_late_is_not_reaped(serve_japronto: Serve) -> None:
+    server = serve_japronto(PROGRAM.replace('"idle_timeout": 60', '"idle_timeout": 0.3'))
+
+    with server.client() as arriving, server.client() as idle:
+        arriving.send(get("/body", method="POST", body=b"body")[:-2])
+        # The other one is reaped meanwhile.
+        assert idle.is_ended()
+        arriving.send(b"dy")
+
+        assert arriving.answer().text == "body"
+
+
+def test_a_response_that_is_read_late_is_not_reaped(serve_japronto: Serve) -> None:
+    server = serve_japronto(
+        PROGRAM.replace('"idle_timeout": 60', '"idle_timeout": 0.3').replace(
+            "text=request.path", 'text=request.path * (request.path == "/" or 4_000_000)'
+        )
+    )
+
+    with server.client(receive_buffer=4096) as late, server.client() as idle:
+        late.send(get("/echo/1"))
+        assert idle.is_ended()
+
+        assert len(late.answer().body) == 4_000_000 * len("/echo/1")
+        assert late.is_ended()
+
+
 # The end.
 
 
@@ -242,6 +317,21 @@ def test_idle_connections_are_closed_immediately(ending: Server, count: int) -> 
     for client in clients:
         with client:
             assert client.is_ended()
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_connections_whose_answers_are_not_read_are_idle(ending: Server, count: int) -> None:
+    clients = [ending.client() for _ in range(count)]
+    for client in clients:
+        client.send(get("/sleep/0"))
+    with ending.client() as asking:
+        wait_until(lambda: asking.ask(get("/running")).text == str(count), "all are asked")
+    wait_until(lambda: ending.ask(get("/open")).text == str(count + 1), "the others have left")
+
+    assert last_line(ending) == f"{count} idle connections closed immediately"
+    for client in clients:
+        with client:
+            assert client.answer().text == "/sleep/0"
 
 
 @pytest.mark.parametrize("count", range(1, 5))

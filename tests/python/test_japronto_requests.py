@@ -19,6 +19,7 @@ from conftest import Answer, Server, get
 PROGRAM = """
     import asyncio, functools
     from http.cookies import SimpleCookie
+    from anel import Router
     from japronto import Application
 
     app = Application()
@@ -86,6 +87,64 @@ PROGRAM = """
     router.add_route("/first/literal", named("never reached"))
     router.add_route("/literal/{{brace}}", named("braces"))
     router.add_route("/t\u00e9st", named("unicode"))
+    class Views:
+        def bound(self, request):
+            return request.Response(text="bound")
+
+        async def later(self, request):
+            return await awaits(request)
+
+        @classmethod
+        def of_class(cls, request):
+            return request.Response(text="of class")
+
+        @staticmethod
+        async def static(request):
+            return await awaits(request)
+
+    class Awaitable:
+        def __init__(self, request):
+            self.request = request
+
+        def __await__(self):
+            return awaits(self.request).__await__()
+
+    def future(request):
+        made = app.loop.create_future()
+        app.loop.call_soon(made.set_result, request.Response(text="future"))
+        return made
+
+    def says_who_it_is(exception, text):
+        def handler(request, error):
+            return request.Response(text="{}: {}".format(type(error).__name__, text), code=500)
+        app.add_error_handler(exception, handler)
+
+    async def takes_nothing():
+        await asyncio.sleep(0)
+
+    says_who_it_is(TypeError, "cannot be called")
+
+    router.add_route("/bound", Views().bound)
+    router.add_route("/bound/later", Views().later)
+    router.add_route("/of_class", Views.of_class)
+    router.add_route("/static", Views.static)
+    router.add_route("/lambda", lambda request: request.Response(text="lambda"))
+    router.add_route("/returns/task", lambda request: asyncio.ensure_future(awaits(request)))
+    router.add_route("/returns/coroutine", lambda request: awaits(request))
+    router.add_route("/returns/future", future)
+    router.add_route("/returns/awaitable", Awaitable)
+    router.add_route("/takes/nothing", lambda: None)
+    router.add_route("/takes/nothing/later", takes_nothing)
+
+    # The table of Japronto's own tests of its matcher.
+    table = Router()
+    table.add_route("/", named("/"))
+    table.add_route("/test", named("/test"), "GET")
+    table.add_route("/hi/{there}", named("/hi/{there}"), methods=["POST", "DELETE"])
+    table.add_route("/{oh}/{dear}", named("/{oh}/{dear}"), "PATCH")
+    table.add_route("/lets", named("/lets"), "PATCH")
+    router.include(table, "/table")
+
     router.add_route("/match", named("GET"), method="GET")
     router.add_route("/match", named("POST"), method="POST")
     app.run()
@@ -165,6 +224,41 @@ def test_no_method_is_answered_but_those_registered(japronto: Server, method: st
     assert answer.field("Allow") is None
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "pattern"),
+    [
+        ("GET", "/", "/"),
+        ("POST", "/", "/"),
+        ("GET", "/test", "/test"),
+        ("DELETE", "/hi/jane", "/hi/{there}"),
+        ("PATCH", "/lets/go", "/{oh}/{dear}"),
+        ("PATCH", "/lets", "/lets"),
+    ],
+)
+def test_a_request_of_japrontos_table_matches(
+    japronto: Server, method: str, path: str, pattern: str
+) -> None:
+    assert japronto.ask(get(f"/table{path}", method=method)).text == pattern
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/test"),
+        ("GET", "/test/"),
+        ("GET", "/hi/jane"),
+        ("POST", "/hi/jane/"),
+        ("POST", "/hi/"),
+        ("GET", "/abc"),
+        ("PATCH", "//dance"),
+    ],
+)
+def test_a_request_beside_japrontos_table_is_not_found(
+    japronto: Server, method: str, path: str
+) -> None:
+    assert japronto.ask(get(f"/table{path}", method=method)).status == 404
+
+
 def test_a_trailing_slash_is_part_of_the_path(japronto: Server) -> None:
     assert japronto.ask(get("/method/")).status == 404
 
@@ -220,10 +314,26 @@ def test_method_and_methods_exclude_each_other() -> None:
         ("/partial", "partial"),
         ("/callable", "awaited"),
         ("/decorated", "awaited"),
+        ("/bound", "bound"),
+        ("/bound/later", "awaited"),
+        ("/of_class", "of class"),
+        ("/static", "awaited"),
+        ("/lambda", "lambda"),
+        ("/returns/task", "awaited"),
+        ("/returns/coroutine", "awaited"),
+        ("/returns/future", "future"),
+        ("/returns/awaitable", "awaited"),
     ],
 )
 def test_every_kind_of_handler_is_called(japronto: Server, path: str, text: str) -> None:
     assert japronto.ask(get(path)).text == text
+
+
+@pytest.mark.parametrize("path", ["/takes/nothing", "/takes/nothing/later"])
+def test_a_handler_that_cannot_be_called_is_a_type_error(japronto: Server, path: str) -> None:
+    answer = japronto.ask(get(path))
+
+    assert (answer.status, answer.text) == (500, "TypeError: cannot be called")
 
 
 # Requests.
