@@ -210,9 +210,13 @@ impl Shared {
     /// Ends the exchange: the request's done callbacks run, unless they have.
     pub fn finish(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
         let entry = self.pending.0.borrow_mut().remove(&exchange);
-        let context = entry.and_then(|entry| entry.context);
-        let context = context.map(|context| context.into_bound(request.py()));
-        context::within(request.py(), context, || Request::finish(request));
+        let py = request.py();
+        // An exchange that ends within the call of its handler is in its context still.
+        let context = entry
+            .and_then(|entry| entry.context)
+            .filter(|context| !self.contexts.is_entered(context))
+            .map(|context| context.into_bound(py));
+        context::within(py, context, || Request::finish(request));
     }
 
     /// `finish`, for who knows only the exchange. Nothing happens when that is over.
