@@ -256,12 +256,17 @@ impl Shared {
         change: impl FnOnce(&mut Exchange),
     ) {
         let mut pending = self.pending.0.borrow_mut();
-        change(pending.entry(exchange).or_insert_with(|| Exchange {
+        let entry = pending.entry(exchange).or_insert_with(|| Exchange {
             request: request.clone().unbind(),
             task: None,
             producer: None,
-            context: self.contexts.changed(request.py()),
+            context: None,
             gone: false,
-        }));
+        });
+        if entry.context.is_none() {
+            // A request body begins before its handler has set anything.
+            entry.context = self.contexts.changed(request.py());
+        }
+        change(entry);
     }
 }
