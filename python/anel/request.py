@@ -106,10 +106,11 @@ class _Upload:
     """
 
     def __init__(self, path: str) -> None:
-        folder, name = os.path.split(path)
         self._path = path
-        self._part = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.part")
+        # Not made of the name, which may be as long as the file system allows.
+        self._part = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.part")
         self._descriptor = -1
+        self._exists = False
         self._over = False
         self._lock = threading.Lock()
         self.size_bytes = 0
@@ -119,6 +120,7 @@ class _Upload:
             if not self._over:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._part, flags, 0o666)
+                self._exists = True
 
     def write(self, piece: bytes) -> None:
         with self._lock:
@@ -140,8 +142,10 @@ class _Upload:
             if not self._over:
                 self._over = True
                 self._close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._part)
+                # One that could not be made would fail again, with the path of no file.
+                if self._exists:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self._part)
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

@@ -66,6 +66,12 @@ def discard(iterator: AsyncIterator[bytes | str], request: _core.Request) -> Non
     task.add_done_callback(_closing.discard)
 
 
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the running task, which need not be why it was interrupted."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _produce(
     writer: _core.BodyWriter, iterator: AsyncIterator[bytes | str], request: _core.Request
 ) -> None:
@@ -77,6 +83,12 @@ async def _produce(
         finally:
             await _aclose(iterator)
         writer.end()
+    except asyncio.CancelledError as exception:
+        if not is_cancelled():
+            # The iterator's own: something that it awaited was cancelled.
+            log_failure(_FAILED, request, exception)
+            writer.abort()
+        raise
     except ClientDisconnected:
         # Raised by `write` for an iterator that goes on after its cancellation.
         writer.abort()
