@@ -130,7 +130,8 @@ PROGRAM = """
         exchange_value(request)
         return Response(stream=[b"a"])
 
-    app.router.add_route("/stream_done_callback/{number}", stream_done_callback, "POST", stream=True)
+    add_upload = app.router.post("/stream_done_callback/{number}", stream=True)
+    add_upload(stream_done_callback)
 
     @route("/reset/{number}")
     def reset(request):

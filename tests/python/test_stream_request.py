@@ -11,8 +11,8 @@ import hashlib
 import json
 import pathlib
 import random
-import textwrap
 import signal
+import textwrap
 
 import pytest
 from conftest import Client, Serve, Server, get, wait_until
