@@ -1,10 +1,11 @@
 """Attributes of requests that are written in Python.
 
-Owns the reading of streamed bodies, and how attributes get onto the native request type: as
-functions and properties of that type, set when `anel` is imported. A `__getattr__` would do the
-same with less code, but the interpreter specialises no attribute of a type that has one. A value
-that is to be kept goes into `request._memo`, a dict that belongs to one request and to the package;
-`request.extra` is the user's.
+Owns the reading of streamed bodies, what is said of a body that is no text or no JSON, and how
+attributes get onto the native request type: as functions and properties of that type, set when
+`anel` is imported. A `__getattr__` would do the same with less code, but the interpreter
+specialises no attribute of a type that has one. A value that is to be kept goes into
+`request._memo`, a dict that belongs to one request and to the package; `request.extra` is the
+user's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 import os
 import secrets
@@ -19,7 +21,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from anel import _core
+from anel import _core, encoding
+from anel.exceptions import CharsetError, JSONError, TextError
 
 _logger = logging.getLogger("anel.error")
 
@@ -46,6 +49,33 @@ def check_callback(callback: Callable[[_core.Request], Any]) -> None:
 def log_failure(event: str, request: _core.Request, exception: BaseException) -> None:
     """Logs what user code raised where its request can no longer be answered with it."""
     _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
+
+
+def decode_text(body: bytes, charset: str | None) -> str:
+    """The text of a body in the charset that the client names, else UTF-8.
+
+    Raises CharsetError and TextError.
+    """
+    codec = encoding.charset(charset or "utf-8")
+    if codec is None:
+        raise CharsetError(charset or "")
+    try:
+        return body.decode(codec)
+    except UnicodeDecodeError as error:
+        raise TextError(codec, body, error.start, error.end, error.reason) from None
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value of a body. Raises JSONError."""
+    try:
+        return encoding.loads(text)
+    except json.JSONDecodeError as error:
+        raise JSONError(error.msg, text, error.pos) from None
+    except RecursionError:
+        raise JSONError("Nested too deeply", text, 0) from None
+    except ValueError:
+        # `int` refuses what would take quadratic time (sys.set_int_max_str_digits).
+        raise JSONError("A number has too many digits", text, 0) from None
 
 
 async def stream(self: _core.Request) -> AsyncIterator[bytes]:
