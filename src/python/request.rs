@@ -212,8 +212,8 @@ impl Request {
         Self::make(slf, Attribute::BodyView, |_| Self::make_view(slf))
     }
 
-    /// The body as text in `encoding`, or UTF-8; None when there is no body. Raises TextError, which
-    /// is a UnicodeDecodeError, and CharsetError, which is a LookupError.
+    /// The body as text in `encoding`, or UTF-8; None when there is no body. Raises TextError, a
+    /// UnicodeDecodeError, and CharsetError, a LookupError.
     #[getter]
     pub(super) fn text(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::make(slf, Attribute::Text, |_| Self::make_text(slf))

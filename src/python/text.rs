@@ -1,7 +1,7 @@
 //! `request.text` and `request.json`: what a body says.
 //!
-//! Owns the short way for what nearly every body is, UTF-8. Refuses to know other charsets, JSON and
-//! the errors: `anel.request` does.
+//! Owns the short way for what nearly every body is, UTF-8. Refuses to know other charsets, JSON
+//! and the errors: `anel.request` does.
 
 use pyo3::intern;
 use pyo3::prelude::*;
