@@ -12,7 +12,7 @@ value that `json.dumps` takes gives a document that reads back the same:
 - NaN and the infinities, which JSON does not have (RFC 8259 6), are null, as in JavaScript.
   `json.dumps` writes words for them that browsers refuse.
 - msgspec, which is not the first choice for that reason, looks at what a dict subclass stores and
-  not at its `items`, and names the key NaN "nan".
+  not at its `items`, and names the keys NaN and Infinity "nan" and "inf".
 
 An engine may take more than the standard library does, e.g. dates, UUIDs and dataclasses. A program
 that relies on that names its engine with `use`.
