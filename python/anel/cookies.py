@@ -91,8 +91,8 @@ def set_cookie(
     Raises:
         TypeError: The value is no str, or `max_age` no number of seconds.
         ValueError: A name or an attribute that cannot be sent, or that browsers would refuse:
-            `samesite="None"` or `partitioned` without `secure`, the prefixes `__Secure-` and `__Host-` without what
-            they promise.
+            `samesite="None"` or `partitioned` without `secure`, the prefixes `__Secure-` and
+            `__Host-` without what they promise.
 
     """
     if not isinstance(value, str):
@@ -160,7 +160,7 @@ def _replace(response: _core.Response, line: str) -> None:
 
 
 def _identity(line: str) -> tuple[str, str, str, bool]:
-    """What tells cookies apart (RFC 6265 5.3, step 11): name, domain, path; CHIPS: the partition."""
+    """What tells cookies apart: name, domain, path (RFC 6265 5.3, step 11), partition (CHIPS)."""
     pair, *attributes = line.split(";")
     said = {}
     for attribute in attributes:
