@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from anel import _core
-from anel.exceptions import ClientDisconnected
+from anel.exceptions import BodyError, ClientDisconnected
 from anel.request import log_failure
 
 _FAILED = "exception in a streamed response"
@@ -89,8 +89,9 @@ async def _produce(
             log_failure(_FAILED, request, exception)
             writer.abort()
         raise
-    except ClientDisconnected:
-        # Raised by `write` for an iterator that goes on after its cancellation.
+    except (ClientDisconnected, BodyError):
+        # Raised by `write` for an iterator that goes on after its cancellation, and by the body of
+        # the request where the stream is made of that. The client knows, and it is no fault here.
         writer.abort()
     except Exception as exception:
         log_failure(_FAILED, request, exception)

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 
 use super::answer;
 use super::context;
+use super::errors::is_client_disconnected;
 use super::orders::Order;
 use super::reader::BodyReader;
 use super::request::Request;
@@ -119,9 +120,11 @@ impl Shared {
     ) {
         let py = request.py();
         let gone = self.end_task(exchange);
-        let was_cancelled = |error: &PyErr| error.is_instance_of::<CancelledError>(py);
-        if gone && result.as_ref().is_err_and(was_cancelled) {
-            // Nobody waits for an answer, and nobody is told of the cancellation.
+        let tells_the_same = |error: &PyErr| {
+            error.is_instance_of::<CancelledError>(py) || is_client_disconnected(py, error)
+        };
+        if gone && result.as_ref().is_err_and(tells_the_same) {
+            // Nobody waits for an answer, and nobody is told of what every client may do.
             return self.finish(request, exchange);
         }
         let response = answer::from_outcome(self, request, result);

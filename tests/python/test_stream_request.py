@@ -639,6 +639,20 @@ def test_a_reader_that_goes_on_without_its_client_is_told(serve: Serve, reactor:
         client.reset()
 
     wait_until(lambda: noted(server, "gone") == '[["ClientDisconnected",true]]')
+    assert server.stop() == 0
+    assert "exception" not in "\n".join(server.lines)
+
+
+def test_an_echo_of_half_a_body_ends_with_the_connection(serve: Serve, reactor: str) -> None:
+    server = serve(PROGRAM, "--reactor", reactor)
+    with server.client() as client:
+        client.send(begin("/echo", 5) + b"12")
+        client.head()
+        client.finish()
+
+        assert not client.rest().endswith(b"0\r\n\r\n")
+    assert server.stop() == 0
+    assert "exception" not in "\n".join(server.lines)
 
 
 def test_a_reader_that_outlives_its_request_is_told(shared: Server) -> None:
