@@ -98,9 +98,15 @@ class Response:
         secure: bool = False,
         httponly: bool = True,
         samesite: SameSite | None = "Lax",
+        partitioned: bool = False,
     ) -> None: ...
     def delete_cookie(
-        self, name: str, path: str | None = "/", domain: str | None = None
+        self,
+        name: str,
+        path: str | None = "/",
+        domain: str | None = None,
+        *,
+        partitioned: bool = False,
     ) -> None: ...
 
 @final

@@ -69,6 +69,7 @@ def set_cookie(
     secure: bool = False,
     httponly: bool = True,
     samesite: SameSite | None = "Lax",
+    partitioned: bool = False,
 ) -> None:
     """Sets a cookie, in place of one of the same name, path and domain.
 
@@ -85,12 +86,13 @@ def set_cookie(
         httponly: Hidden from scripts. On by default: what a script cannot read it cannot leak.
         samesite: "Strict", "Lax" or "None": whether other sites' requests carry it. "None" needs
             `secure`. None says nothing, which browsers read in different ways.
+        partitioned: Kept apart for each site that embeds ours (CHIPS). Needs `secure`.
 
     Raises:
         TypeError: The value is no str, or `max_age` no number of seconds.
         ValueError: A name or an attribute that cannot be sent, or that browsers would refuse:
-            `samesite="None"` without `secure`, the prefixes `__Secure-` and `__Host-` without what
-            they promise.
+            `samesite="None"` or `partitioned` without `secure`, the prefixes `__Secure-` and
+            `__Host-` without what they promise.
 
     """
     if not isinstance(value, str):
@@ -112,19 +114,37 @@ def set_cookie(
         raise ValueError(f"samesite must be 'Strict', 'Lax', 'None' or None, not {samesite!r}")
     cookie["samesite"] = samesite or ""
     _check_promises(cookie)
-    _replace(self, cookie.OutputString())
+    if partitioned and not secure:
+        raise ValueError(f"cookie {name!r}: partitioned needs secure=True")
+    # `Morsel` knows it from Python 3.14 on.
+    _replace(self, cookie.OutputString() + ("; Partitioned" if partitioned else ""))
 
 
 def delete_cookie(
-    self: _core.Response, name: str, path: str | None = "/", domain: str | None = None
+    self: _core.Response,
+    name: str,
+    path: str | None = "/",
+    domain: str | None = None,
+    *,
+    partitioned: bool = False,
 ) -> None:
-    """Tells the client to remove a cookie. Path and domain must be those it was set with.
+    """Tells the client to remove a cookie. All arguments must be those it was set with.
 
     Raises ValueError as `set_cookie` does.
     """
-    # Browsers take no cookie of such a name without it, not even one that has ended.
-    secure = name.lower().startswith(("__secure-", "__host-"))
-    set_cookie(self, name, "", max_age=0, expires=_EPOCH, path=path, domain=domain, secure=secure)
+    # Browsers take no such cookie without it, not even one that has ended.
+    secure = partitioned or name.lower().startswith(("__secure-", "__host-"))
+    set_cookie(
+        self,
+        name,
+        "",
+        max_age=0,
+        expires=_EPOCH,
+        path=path,
+        domain=domain,
+        secure=secure,
+        partitioned=partitioned,
+    )
 
 
 def _replace(response: _core.Response, line: str) -> None:
@@ -139,14 +159,15 @@ def _replace(response: _core.Response, line: str) -> None:
     headers.add("Set-Cookie", line)
 
 
-def _identity(line: str) -> tuple[str, str, str]:
-    """What tells cookies apart (RFC 6265 5.3, step 11): name, domain and path."""
+def _identity(line: str) -> tuple[str, str, str, bool]:
+    """What tells cookies apart: name, domain, path (RFC 6265 5.3, step 11), partition (CHIPS)."""
     pair, *attributes = line.split(";")
     said = {}
     for attribute in attributes:
         name, _, value = attribute.partition("=")
         said[name.strip().lower()] = value.strip()
-    return pair.partition("=")[0].strip(), said.get("domain", "").lower(), said.get("path", "")
+    name = pair.partition("=")[0].strip()
+    return name, said.get("domain", "").lower(), said.get("path", ""), "partitioned" in said
 
 
 def _check_promises(cookie: Morsel[str]) -> None:

@@ -12,7 +12,7 @@ value that `json.dumps` takes gives a document that reads back the same:
 - NaN and the infinities, which JSON does not have (RFC 8259 6), are null, as in JavaScript.
   `json.dumps` writes words for them that browsers refuse.
 - msgspec, which is not the first choice for that reason, looks at what a dict subclass stores and
-  not at its `items`, and names the key NaN "nan".
+  not at its `items`, and names the keys NaN and Infinity "nan" and "inf".
 
 An engine may take more than the standard library does, e.g. dates, UUIDs and dataclasses. A program
 that relies on that names its engine with `use`.
@@ -20,8 +20,13 @@ that relies on that names its engine with `use`.
 
 from __future__ import annotations
 
+import codecs
+import encodings
+import encodings.aliases
+import functools
 import json
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -34,6 +39,9 @@ V = TypeVar("V")
 #   27 bytes 0.19 / 0.12; 109 bytes 0.20 / 0.26; 946 bytes 0.79 / 1.4; 141 KiB 135 / 195;
 #   a text of 24 KiB 1.0 / 6.1. The standard library takes 2.4, 3.6, 11, 1855 and 57.
 ENGINES = ("orjson", "msgspec", "stdlib")
+
+# Codecs from bytes to str that are forms of writing; the first two take quadratic time.
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 
 
 class MultiDict(dict[str, V]):
@@ -70,6 +78,27 @@ class Query(MultiDict[str]):
 def parse_query(query: str) -> Query:
     """Reads a query string as it was sent."""
     return Query(parse_qsl(query))
+
+
+def charset(name: str) -> str | None:
+    """The codec of a charset that a peer has named; None when it is not to be used."""
+    # Python remembers every spelling it was asked for, known or not: a peer could fill the memory.
+    normal = encodings.normalize_encoding(name).lower()
+    if normal not in _charsets():
+        return None
+    try:
+        "".encode(normal)  # Not for a codec between bytes and bytes, as "zlib" is.
+        known = codecs.lookup(normal).name
+    except (LookupError, ValueError):
+        return None
+    return None if known in _NO_CHARSETS else known
+
+
+@functools.cache
+def _charsets() -> frozenset[str]:
+    """The names, normalised, of what the standard library has."""
+    modules = pkgutil.iter_modules(encodings.__path__)
+    return frozenset(encodings.aliases.aliases).union(module.name for module in modules)
 
 
 def dumps(value: Any) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import http
+import json
 from collections.abc import Iterable, Mapping
 
 
@@ -104,6 +105,42 @@ class BodyError(HTTPException):
     the middle (400, `incomplete_body`). `detail` is the token that `protocol_error_handler` would
     get.
     """
+
+
+class JSONError(HTTPException, json.JSONDecodeError):
+    """The body of a request is no JSON: 400, unless the handler catches it.
+
+    It has the attributes of `json.JSONDecodeError`.
+    """
+
+    def __init__(self, msg: str, doc: str, pos: int) -> None:
+        """Takes what is wrong, the text and the place in it."""
+        json.JSONDecodeError.__init__(self, msg, doc, pos)
+        self.status, self.headers = 400, None
+        self.detail = f"the body is no JSON: {self.args[0]}"
+
+
+class TextError(HTTPException, UnicodeDecodeError):
+    """The body of a request is no text in its charset: 400, unless the handler catches it.
+
+    It has the attributes of `UnicodeDecodeError`.
+    """
+
+    def __init__(self, encoding: str, body: bytes, start: int, end: int, reason: str) -> None:
+        """Takes the charset, the body, the place in it and what is wrong there."""
+        UnicodeDecodeError.__init__(self, encoding, body, start, end, reason)
+        self.status, self.headers = 400, None
+        self.detail = f"the body is not {encoding}: {reason} at byte {start}"
+
+
+class CharsetError(HTTPException, LookupError):
+    """The charset that Content-Type names is not known: 400, unless the handler catches it."""
+
+    def __init__(self, charset: str) -> None:
+        """Takes the name that was sent."""
+        LookupError.__init__(self, charset)
+        self.status, self.headers = 400, None
+        self.detail = f"the charset of the body is not known: {charset}"
 
 
 class RouteNotFoundException(AnelError):

@@ -8,6 +8,7 @@ is served.
 
 from __future__ import annotations
 
+import datetime
 import errno
 import mimetypes
 import os
@@ -16,7 +17,7 @@ import secrets
 import stat
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from email.utils import formatdate, mktime_tz, parsedate_tz
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -375,7 +376,9 @@ def _is_current(condition: str | None, etag: str, modified: int) -> bool:
     condition = condition.strip()
     if condition.startswith(('"', "W/")):
         return condition == etag and not etag.startswith("W/")
-    return _date(condition) == modified
+    # RFC 9110 8.8.2.2: a file may change twice in a second, so one that has just changed is not
+    # told by its date.
+    return _date(condition) == modified and modified < int(time.time())
 
 
 def _content_range(begin: int, end: int, size: int) -> str:
@@ -406,10 +409,11 @@ def _date(value: str | None) -> int | None:
     if value is None:
         return None
     try:
-        parsed = parsedate_tz(value)
-        return None if parsed is None else int(mktime_tz(parsed))
+        date = parsedate_to_datetime(value)
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
+    # The form of asctime says no zone; it is always UTC.
+    return int((date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp())
 
 
 def _content_type(names: list[str], mime_type: str | None) -> str:

@@ -7,13 +7,12 @@ a body arrives: it is complete, and within the server's limit, when it is read h
 
 from __future__ import annotations
 
-import codecs
 import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from anel import _core
+from anel import _core, encoding
 from anel.encoding import MultiDict
 from anel.exceptions import ConfigError, HTTPException
 from anel.request import install_attribute
@@ -33,9 +32,6 @@ FIELDS_BYTES_MAX = 8 * 1024 * 1024
 # RFC 7578 4.8 knows three headers of a part; both numbers are the multipart package's defaults.
 PART_HEADERS_MAX = 8
 PART_HEADER_BYTES_MAX = 4096 + 128
-
-# Codecs from bytes to str that are forms of writing; the first two take quadratic time.
-_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"})
 
 
 class File(NamedTuple):
@@ -196,7 +192,9 @@ def _split(body: bytes, content_type: str) -> Iterator[_Part]:
     except multipart.ParserLimitReached as error:
         raise HTTPException(400, f"the form is too complex: {error}") from error
     except (multipart.MultipartError, UnicodeEncodeError) as error:
-        raise HTTPException(400, f"the form is malformed: {error}") from error
+        # Where it has a second argument, that is an exception with much of the form in it.
+        reason = error.args[0] if isinstance(error, multipart.MultipartError) else error
+        raise HTTPException(400, f"the form is malformed: {reason}") from error
 
 
 @functools.cache
@@ -225,14 +223,8 @@ def _default_charset(texts: list[_Part]) -> str:
 
 
 def _charset(name: str | None) -> str:
-    if name is None:
-        return "utf-8"
-    try:
-        "".encode(name)  # Not for a codec between bytes and bytes, as "zlib" is.
-        known = codecs.lookup(name).name
-    except (LookupError, ValueError):
-        known = None
-    if known is None or known in _NO_CHARSETS:
+    known = "utf-8" if name is None else encoding.charset(name)
+    if known is None:
         raise HTTPException(400, "the form is in a charset that is not known")
     return known
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import TypeAlias
 
 from anel.exceptions import ConfigError, SetupError
@@ -22,7 +21,9 @@ LOOPS = ("auto", "asyncio", "uvloop")
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 LoopChoice: TypeAlias = str | LoopFactory
 
-_preferred: ContextVar[str | None] = ContextVar("anel_preferred_loop", default=None)
+# No context variable: every request starts from the context of the server, and copies one that is
+# not empty.
+_preferred: str | None = None
 
 
 def check(choice: LoopChoice | None) -> None:
@@ -35,11 +36,14 @@ def check(choice: LoopChoice | None) -> None:
 @contextlib.contextmanager
 def preferring(name: str | None) -> Iterator[None]:
     """Meanwhile applications choose this loop before all others. None changes nothing."""
-    token = _preferred.set(name if name is not None else _preferred.get())
+    global _preferred
+    before = _preferred
+    if name is not None:
+        _preferred = name
     try:
         yield
     finally:
-        _preferred.reset(token)
+        _preferred = before
 
 
 def choose(own: LoopChoice | None) -> LoopChoice:
@@ -47,7 +51,7 @@ def choose(own: LoopChoice | None) -> LoopChoice:
 
     Raises SetupError when the environment's ANEL_LOOP names none.
     """
-    chosen = _preferred.get() or own
+    chosen = _preferred or own
     if chosen is None:
         chosen = os.environ.get("ANEL_LOOP") or "auto"
         if chosen not in LOOPS:

@@ -1,10 +1,11 @@
 """Attributes of requests that are written in Python.
 
-Owns the reading of streamed bodies, and how attributes get onto the native request type: as
-functions and properties of that type, set when `anel` is imported. A `__getattr__` would do the
-same with less code, but the interpreter specialises no attribute of a type that has one. A value
-that is to be kept goes into `request._memo`, a dict that belongs to one request and to the package;
-`request.extra` is the user's.
+Owns the reading of streamed bodies, what is said of a body that is no text or no JSON, and how
+attributes get onto the native request type: as functions and properties of that type, set when
+`anel` is imported. A `__getattr__` would do the same with less code, but the interpreter
+specialises no attribute of a type that has one. A value that is to be kept goes into
+`request._memo`, a dict that belongs to one request and to the package; `request.extra` is the
+user's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 import os
 import secrets
@@ -19,7 +21,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from anel import _core
+from anel import _core, encoding
+from anel.exceptions import CharsetError, JSONError, TextError
 
 _logger = logging.getLogger("anel.error")
 
@@ -46,6 +49,33 @@ def check_callback(callback: Callable[[_core.Request], Any]) -> None:
 def log_failure(event: str, request: _core.Request, exception: BaseException) -> None:
     """Logs what user code raised where its request can no longer be answered with it."""
     _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
+
+
+def decode_text(body: bytes, charset: str | None) -> str:
+    """The text of a body in the charset that the client names, else UTF-8.
+
+    Raises CharsetError and TextError.
+    """
+    codec = encoding.charset(charset or "utf-8")
+    if codec is None:
+        raise CharsetError(charset or "")
+    try:
+        return body.decode(codec)
+    except UnicodeDecodeError as error:
+        raise TextError(codec, body, error.start, error.end, error.reason) from None
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value of a body. Raises JSONError."""
+    try:
+        return encoding.loads(text)
+    except json.JSONDecodeError as error:
+        raise JSONError(error.msg, text, error.pos) from None
+    except RecursionError:
+        raise JSONError("Nested too deeply", text, 0) from None
+    except ValueError:
+        # `int` refuses what would take quadratic time (sys.set_int_max_str_digits).
+        raise JSONError("A number has too many digits", text, 0) from None
 
 
 async def stream(self: _core.Request) -> AsyncIterator[bytes]:
@@ -106,10 +136,11 @@ class _Upload:
     """
 
     def __init__(self, path: str) -> None:
-        folder, name = os.path.split(path)
         self._path = path
-        self._part = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.part")
+        # Not made of the name, which may be as long as the file system allows.
+        self._part = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.part")
         self._descriptor = -1
+        self._exists = False
         self._over = False
         self._lock = threading.Lock()
         self.size_bytes = 0
@@ -119,6 +150,7 @@ class _Upload:
             if not self._over:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._part, flags, 0o666)
+                self._exists = True
 
     def write(self, piece: bytes) -> None:
         with self._lock:
@@ -140,8 +172,10 @@ class _Upload:
             if not self._over:
                 self._over = True
                 self._close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._part)
+                # One that could not be made would fail again, with the path of no file.
+                if self._exists:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self._part)
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

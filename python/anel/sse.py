@@ -14,6 +14,7 @@ from typing import Any
 
 from anel import _core
 from anel.encoding import dumps
+from anel.streaming import is_cancelled
 
 # A comment: EventSource passes over it, and proxies see that the connection is alive.
 PING = b":\n\n"
@@ -32,7 +33,7 @@ class Event:
 
     Attributes:
         data: A str, of any number of lines, or any JSON value; None for an event without data,
-            which sets `id` or `retry` and calls nobody. An empty str calls nobody either.
+            which sets `id` or `retry` and calls nobody.
         event: The name under which scripts listen; "message" if None.
         id: What the client sends as `request.headers["Last-Event-ID"]` when it connects again, so
             that nothing between is lost.
@@ -200,15 +201,20 @@ async def _with_pings(
 class _End:
     """Behind the last event: why there is no other."""
 
-    def __init__(self, failure: Exception | None) -> None:
+    def __init__(self, failure: BaseException | None) -> None:
         self.failure = failure
 
 
 async def _pump(events: AsyncGenerator[bytes, None], queue: asyncio.Queue[bytes | _End]) -> None:
-    failure = None
+    failure: BaseException | None = None
     try:
         async for event in events:
             await queue.put(event)
+    except asyncio.CancelledError as exception:
+        if is_cancelled():
+            raise
+        # The source's own: something that it awaited was cancelled.
+        failure = exception
     except Exception as exception:
         failure = exception
     finally:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from anel import _core
-from anel.exceptions import ClientDisconnected
+from anel.exceptions import BodyError, ClientDisconnected
 from anel.request import log_failure
 
 _FAILED = "exception in a streamed response"
@@ -66,6 +66,12 @@ def discard(iterator: AsyncIterator[bytes | str], request: _core.Request) -> Non
     task.add_done_callback(_closing.discard)
 
 
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the running task, which need not be why it was interrupted."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _produce(
     writer: _core.BodyWriter, iterator: AsyncIterator[bytes | str], request: _core.Request
 ) -> None:
@@ -77,8 +83,15 @@ async def _produce(
         finally:
             await _aclose(iterator)
         writer.end()
-    except ClientDisconnected:
-        # Raised by `write` for an iterator that goes on after its cancellation.
+    except asyncio.CancelledError as exception:
+        if not is_cancelled():
+            # The iterator's own: something that it awaited was cancelled.
+            log_failure(_FAILED, request, exception)
+            writer.abort()
+        raise
+    except (ClientDisconnected, BodyError):
+        # Raised by `write` for an iterator that goes on after its cancellation, and by the body of
+        # the request where the stream is made of that. The client knows, and it is no fault here.
         writer.abort()
     except Exception as exception:
         log_failure(_FAILED, request, exception)

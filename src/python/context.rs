@@ -47,6 +47,11 @@ impl Contexts {
         (!self.is_clean(py)).then(|| self.work.borrow().clone_ref(py))
     }
 
+    /// Whether this is the context of the request that is being handled.
+    pub fn is_entered(&self, context: &Py<PyAny>) -> bool {
+        self.work.borrow().is(context)
+    }
+
     #[inline]
     fn is_clean(&self, py: Python<'_>) -> bool {
         self.start_is_empty && raw::is_empty_mapping(self.work.borrow().bind(py))

@@ -4,6 +4,7 @@
 //! into responses: that is `anel.application`.
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::reactor::ReactorUnavailable;
 
@@ -20,6 +21,14 @@ where
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,
     }
+}
+
+/// Whether an exception says that the client is gone.
+pub fn is_client_disconnected(py: Python<'_>, error: &PyErr) -> bool {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CLASS
+        .import(py, "anel.exceptions", "ClientDisconnected")
+        .is_ok_and(|class: &Bound<'_, PyAny>| error.matches(py, class).unwrap_or(false))
 }
 
 /// A pattern that cannot be compiled.

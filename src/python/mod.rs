@@ -28,6 +28,7 @@ mod routes;
 mod settings;
 mod shared;
 mod stream;
+mod text;
 mod transport;
 mod view;
 mod waiter;

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 
 use super::answer;
 use super::context;
+use super::errors::is_client_disconnected;
 use super::orders::Order;
 use super::reader::BodyReader;
 use super::request::Request;
@@ -119,9 +120,11 @@ impl Shared {
     ) {
         let py = request.py();
         let gone = self.end_task(exchange);
-        let was_cancelled = |error: &PyErr| error.is_instance_of::<CancelledError>(py);
-        if gone && result.as_ref().is_err_and(was_cancelled) {
-            // Nobody waits for an answer, and nobody is told of the cancellation.
+        let tells_the_same = |error: &PyErr| {
+            error.is_instance_of::<CancelledError>(py) || is_client_disconnected(py, error)
+        };
+        if gone && result.as_ref().is_err_and(tells_the_same) {
+            // Nobody waits for an answer, and nobody is told of what every client may do.
             return self.finish(request, exchange);
         }
         let response = answer::from_outcome(self, request, result);
@@ -210,9 +213,13 @@ impl Shared {
     /// Ends the exchange: the request's done callbacks run, unless they have.
     pub fn finish(&self, request: &Bound<'_, Request>, exchange: ExchangeId) {
         let entry = self.pending.0.borrow_mut().remove(&exchange);
-        let context = entry.and_then(|entry| entry.context);
-        let context = context.map(|context| context.into_bound(request.py()));
-        context::within(request.py(), context, || Request::finish(request));
+        let py = request.py();
+        // An exchange that ends within the call of its handler is in its context still.
+        let context = entry
+            .and_then(|entry| entry.context)
+            .filter(|context| !self.contexts.is_entered(context))
+            .map(|context| context.into_bound(py));
+        context::within(py, context, || Request::finish(request));
     }
 
     /// `finish`, for who knows only the exchange. Nothing happens when that is over.
@@ -252,12 +259,17 @@ impl Shared {
         change: impl FnOnce(&mut Exchange),
     ) {
         let mut pending = self.pending.0.borrow_mut();
-        change(pending.entry(exchange).or_insert_with(|| Exchange {
+        let entry = pending.entry(exchange).or_insert_with(|| Exchange {
             request: request.clone().unbind(),
             task: None,
             producer: None,
-            context: self.contexts.changed(request.py()),
+            context: None,
             gone: false,
-        }));
+        });
+        if entry.context.is_none() {
+            // A request body begins before its handler has set anything.
+            entry.context = self.contexts.changed(request.py());
+        }
+        change(entry);
     }
 }

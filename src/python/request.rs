@@ -212,29 +212,18 @@ impl Request {
         Self::make(slf, Attribute::BodyView, |_| Self::make_view(slf))
     }
 
-    /// The body as text in `encoding`, or UTF-8; None when there is no body.
+    /// The body as text in `encoding`, or UTF-8; None when there is no body. Raises TextError, a
+    /// UnicodeDecodeError, and CharsetError, a LookupError.
     #[getter]
-    fn text(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        Self::make(slf, Attribute::Text, |py| {
-            let body = Self::body(slf)?.into_bound(py);
-            if body.is_none() {
-                return Ok(body);
-            }
-            let encoding = slf.get().encoding(py)?;
-            body.call_method1("decode", (encoding.as_deref().unwrap_or("utf-8"),))
-        })
+    pub(super) fn text(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::make(slf, Attribute::Text, |_| Self::make_text(slf))
     }
 
-    /// The body's JSON value; None when there is no body. Raises json.JSONDecodeError.
+    /// The body's JSON value; None when there is no body. Raises JSONError, which is a
+    /// json.JSONDecodeError, and what `text` raises.
     #[getter]
     fn json(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        Self::make(slf, Attribute::Json, |py| {
-            let text = Self::text(slf)?.into_bound(py);
-            if text.is_none() {
-                return Ok(text);
-            }
-            py.import("anel.encoding")?.getattr("loads")?.call1((text,))
-        })
+        Self::make(slf, Attribute::Json, |_| Self::make_json(slf))
     }
 
     /// The media type of the body without parameters, or None.
@@ -247,7 +236,7 @@ impl Request {
 
     /// The charset that Content-Type names, or None.
     #[getter]
-    fn encoding(&self, py: Python<'_>) -> PyResult<Option<String>> {
+    pub(super) fn encoding(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let value = self.content_type(py)?.unwrap_or_default();
         let charset = value.split(';').skip(1).find_map(|parameter| {
             let (name, value) = parameter.split_once('=')?;

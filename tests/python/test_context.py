@@ -125,6 +125,14 @@ PROGRAM = """
         await asyncio.sleep(0)
         return request.Response(text=text)
 
+    async def stream_done_callback(request):
+        request.add_done_callback(lambda request: log.append(number.get()))
+        exchange_value(request)
+        return Response(stream=[b"a"])
+
+    add_upload = app.router.post("/stream_done_callback/{number}", stream=True)
+    add_upload(stream_done_callback)
+
     @route("/reset/{number}")
     def reset(request):
         before = number.get()
@@ -183,6 +191,15 @@ def test_a_done_callback_sees_what_its_request_has_set(shared: Server, kind: str
     wait_until(lambda: f'"{kind}-value"' in shared.ask(get("/log")).text, "the callback ran")
 
 
+def test_a_done_callback_of_a_streamed_exchange_sees_what_its_request_has_set(
+    shared: Server,
+) -> None:
+    answer = shared.ask(get("/stream_done_callback/streamed", method="POST", body=b"x"))
+
+    assert answer.text == "a"
+    wait_until(lambda: "streamed" in shared.ask(get("/log")).value)
+
+
 def test_a_task_sees_what_a_wrapper_of_its_handler_has_set(shared: Server) -> None:
     with shared.client() as client:
         client.send(get("/wrapped/1") + get("/wrapped/2") + get("/sync/3"))
@@ -228,6 +245,12 @@ START = """
 
     app.router.add_route("/sync", is_first)
     app.router.add_route("/await_free", is_first_async)
+
+    async def streamed(request):
+        request.add_done_callback(lambda request: print("done", variable.get() is first))
+        return request.Response(text="at once")
+
+    app.router.add_route("/streamed", streamed, "POST", stream=True)
 """
 
 
@@ -239,6 +262,34 @@ def test_a_request_starts_with_what_was_set_before_the_server_started(
         client.send(get("/sync") * 3 + get("/await_free") * 3)
 
         assert [client.answer().text for _ in range(6)] == ["True"] * 6
+
+
+def test_an_upload_that_is_answered_at_once_ends_in_its_own_context(
+    serve: Serve, reactor: str
+) -> None:
+    server = serve(START, "--reactor", reactor)
+
+    assert server.ask(get("/streamed", method="POST", body=b"x")).text == "at once"
+    assert server.wait_for_line("^done (.*)")[1] == "True"
+    assert server.stop() == 0
+    assert "cannot enter context" not in "\n".join(server.lines)
+
+
+def test_the_command_line_leaves_the_context_of_the_program_empty(serve: Serve) -> None:
+    server = serve(
+        """
+        import contextvars
+        from anel import Application
+
+        app = Application()
+        app.router.add_route("/", lambda request: str(len(contextvars.copy_context())))
+        """,
+        "--loop",
+        "auto",
+    )
+
+    # Each request would cost a copy of it.
+    assert server.ask(get("/")).text == "0"
 
 
 def test_values_that_a_request_has_set_are_let_go_with_it(serve: Serve, reactor: str) -> None:

@@ -163,6 +163,10 @@ def test_a_response_sends_what_was_set(shared: Server) -> None:
             {"samesite": "None", "secure": True},
             "a=1; HttpOnly; Path=/; SameSite=None; Secure",
         ),
+        (
+            {"partitioned": True, "secure": True},
+            "a=1; HttpOnly; Path=/; SameSite=Lax; Secure; Partitioned",
+        ),
     ],
 )
 def test_each_attribute_is_said(attributes: dict[str, Any], line: str) -> None:
@@ -194,6 +198,7 @@ def test_a_name_that_cannot_be_sent_is_refused(name: str) -> None:
         {"expires": 60},
         {"samesite": "lax"},
         {"samesite": "None"},
+        {"partitioned": True},
     ],
 )
 def test_an_attribute_that_cannot_be_sent_is_refused(attributes: dict[str, Any]) -> None:
@@ -244,6 +249,19 @@ def test_any_cookie_that_can_be_set_can_be_deleted(name: str) -> None:
     (line,) = lines(response)
     assert line.startswith(f"{name}=; expires=Thu, 01 Jan 1970 00:00:00 GMT;")
     assert line.endswith("Secure") is (name != "a")
+
+
+def test_a_partitioned_cookie_is_deleted_in_its_partition() -> None:
+    response = Response()
+    response.set_cookie("a", "of all sites", secure=True)
+    response.set_cookie("a", "of this site", secure=True, partitioned=True)
+
+    response.delete_cookie("a", partitioned=True)
+
+    kept, deleted = lines(response)
+    assert kept.startswith("a=of%20all%20sites;")
+    assert deleted.startswith("a=; expires=Thu, 01 Jan 1970 00:00:00 GMT;")
+    assert deleted.endswith("Secure; Partitioned")
 
 
 def test_setting_a_cookie_again_replaces_it() -> None:

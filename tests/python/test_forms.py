@@ -313,6 +313,15 @@ def test_a_malformed_multipart_form_is_refused(body: bytes, content_type: str) -
         read(body, content_type)
 
 
+def test_the_answer_to_a_malformed_form_has_nothing_of_it() -> None:
+    head = b'--xYz\r\nContent-Disposition: form-data; name="secret\xff"\r\n\r\n\r\n'
+
+    with pytest.raises(HTTPException) as raised:
+        read(head + END, MULTIPART)
+
+    assert "secret" not in raised.value.detail
+
+
 @pytest.mark.parametrize("cut", range(0, len(part('name="a"; filename="b"', b"c") + END) - 4))
 def test_a_form_that_ends_early_is_refused(cut: int) -> None:
     body = part('name="a"; filename="b"', b"c") + END

@@ -32,6 +32,22 @@ PROGRAM = """
             value = f"{type(error).__name__}: {error}"
         return request.Response(text=repr(value))
 
+    def raised(look, error):
+        try:
+            look()
+        except error:
+            return True
+
+    def caught(look):
+        try:
+            look()
+        except json.JSONDecodeError as error:
+            same = pickle.loads(pickle.dumps(error))
+            return same.msg, same.doc, same.pos, same.lineno, same.colno
+
+    def body(request):
+        return {"value": getattr(request, request.match_dict["attribute"])}
+
     async def later(request):
         await asyncio.sleep(0)
         return evaluate(request)
@@ -66,6 +82,7 @@ PROGRAM = """
     def add(request):
         return lambda number: number + 1
 
+    app.router.add_route("/body/{attribute}", body, "POST")
     app.router.add_route("/now", evaluate)
     app.router.add_route("/later", later)
     app.router.add_route("/last", last)
@@ -330,12 +347,72 @@ def test_the_media_type_and_its_charset_are_apart(
     assert found == (mime_type, encoding)
 
 
-def test_mistakes_in_a_body_raise_where_it_is_read(ask: Ask) -> None:
-    assert ask("request.json", body=b"{").startswith("JSONDecodeError")
-    assert ask("request.json", body=b"").startswith("JSONDecodeError")
-    assert ask("request.text", body=b"\xff").startswith("UnicodeDecodeError")
-    unknown = "Content-Type: text/plain; charset=klingon"
-    assert ask("request.text", unknown, body=b"a") == "LookupError: unknown encoding: klingon"
+MISTAKES = [
+    ("json", None, b"{", "the body is no JSON: Expecting property name"),
+    ("json", None, b"", "the body is no JSON: Expecting value"),
+    ("json", None, b"[" * 100_000, "the body is no JSON: Nested too deeply"),
+    ("json", None, b"1" * 10_000, "the body is no JSON: A number has too many digits"),
+    ("json", None, b"\xff", "the body is not utf-8: invalid start byte at byte 0"),
+    ("text", None, b"a\xff", "the body is not utf-8: invalid start byte at byte 1"),
+    ("text", "utf-16", b"abc", "the body is not utf-16: truncated data at byte 2"),
+    ("text", "klingon", b"a", "the charset of the body is not known: klingon"),
+    ("text", "hex", b"61", "the charset of the body is not known: hex"),
+]
+
+
+@pytest.mark.parametrize(("attribute", "charset", "body", "detail"), MISTAKES)
+def test_a_mistake_in_a_body_is_the_clients(
+    shared: Server, attribute: str, charset: str | None, body: bytes, detail: str
+) -> None:
+    fields = [f"Content-Type: text/plain; charset={charset}"] if charset else []
+
+    answer = shared.ask(get(f"/body/{attribute}", *fields, method="POST", body=body))
+
+    assert (answer.status, answer.text[: len(detail)]) == (400, detail)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "error", "field", "body"),
+    [
+        ("json", "json.JSONDecodeError", "A: b", b'{"a": }'),
+        ("text", "UnicodeDecodeError", "A: b", b"\xff"),
+        ("text", "LookupError", "Content-Type: text/plain; charset=klingon", b"a"),
+    ],
+)
+def test_a_mistake_in_a_body_is_the_standard_librarys_error(
+    ask: Ask, attribute: str, error: str, field: str, body: bytes
+) -> None:
+    assert ask(f"raised(lambda: request.{attribute}, {error})", field, body=body) is True
+
+
+def test_what_a_mistake_in_json_is_can_be_asked(ask: Ask) -> None:
+    found = ask("caught(lambda: request.json)", body=b'{"a": }')
+
+    assert found == ("Expecting value", '{"a": }', 6, 1, 7)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna"])
+def test_a_codec_of_quadratic_time_is_no_charset(shared: Server, charset: str) -> None:
+    # Decoding this took minutes, in which nobody else was served.
+    body = b"a-" + b"a" * 3_000_000
+
+    answer = shared.ask(
+        get("/body/text", f"Content-Type: a/b; charset={charset}", method="POST", body=body)
+    )
+
+    assert answer.text == f"the charset of the body is not known: {charset}"
+
+
+def test_names_of_charsets_are_not_remembered(ask: Ask) -> None:
+    known = ask("len(__import__('encodings')._cache)")
+
+    for n in range(20):
+        ask("request.text", f"Content-Type: a/b; charset=utf{'-' * n}8", body=b"a")
+        assert ask("request.text", f"Content-Type: a/b; charset=no{n}", body=b"a").startswith(
+            "CharsetError"
+        )
+
+    assert ask("len(__import__('encodings')._cache)") <= known + 1
 
 
 def test_json_of_a_body_is_its_value(ask: Ask) -> None:

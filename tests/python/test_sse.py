@@ -72,6 +72,12 @@ PROGRAM = """
     def failing(request):
         return EventStream(fail())
 
+    async def of_another_task():
+        yield "one"
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
     async def one_task():
         variable.set("set")
         task = asyncio.current_task()
@@ -101,6 +107,10 @@ PROGRAM = """
     app.router.add_route("/unpinged_waiting", unpinged_waiting)
     app.router.add_route("/ignoring", ignoring)
     app.router.add_route("/failing", failing)
+    app.router.add_route("/cancelled", lambda request: EventStream(of_another_task()))
+    app.router.add_route(
+        "/unpinged_cancelled", lambda request: EventStream(of_another_task(), ping_s=None)
+    )
     app.router.add_route("/one_task", lambda request: EventStream(one_task()))
     app.router.add_route("/wrong", wrong)
     app.router.add_route("/endless", lambda request: EventStream(endless()))
@@ -247,6 +257,8 @@ def test_a_sync_source_ends_when_the_client_leaves(shared: Server) -> None:
     ("path", "error"),
     [
         ("/failing", "RuntimeError: source failed"),
+        ("/cancelled", "CancelledError"),
+        ("/unpinged_cancelled", "CancelledError"),
         ("/wrong", "TypeError: an event must be an anel.Event, str, dict or list, not b'bytes'"),
     ],
 )
@@ -257,6 +269,12 @@ def test_a_source_that_fails_ends_the_connection(shared: Server, path: str, erro
 
     assert not received.endswith(b"0\r\n\r\n")
     shared.wait_for_line(error)
+
+
+def test_an_event_without_text_is_an_event() -> None:
+    # WHATWG HTML 9.2.6: the data buffer has a line end then, so it is not empty.
+    assert read(Event("").encode().decode()) == [("message", "", "")]
+    assert read(Event(None).encode().decode()) == []
 
 
 def test_a_source_runs_in_one_task(shared: Server) -> None:

@@ -12,6 +12,7 @@ import json
 import pathlib
 import random
 import signal
+import textwrap
 
 import pytest
 from conftest import Client, Serve, Server, get, wait_until
@@ -480,6 +481,43 @@ def test_save_into_a_folder_that_is_missing_is_the_handlers_error(
 ) -> None:
     assert shared.ask(post(f"/save?to={tmp_path}/missing/upload", b"x")).status == 500
     shared.wait_for_line("FileNotFoundError")
+    assert "During handling" not in "\n".join(shared.lines)
+
+
+def test_save_takes_every_name_that_the_file_system_takes(
+    shared: Server, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / ("n" * 255)
+
+    assert shared.ask(post(f"/save?to={path}", b"x")).text == "1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_save_in_place_of_a_folder_leaves_nothing_behind(
+    shared: Server, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+
+    assert shared.ask(post(f"/save?to={tmp_path}/folder", b"x")).status == 500
+    shared.wait_for_line("IsADirectoryError")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_save_to_a_disk_that_is_full_leaves_nothing_behind(
+    serve: Serve, reactor: str, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    # No file may be larger: the closest that a test can come to a full disk.
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    server = serve(limited + textwrap.dedent(PROGRAM), "--reactor", reactor)
+
+    with server.client() as client:
+        client.send(post(f"/save?to={folder}/upload", b"x" * 200_000))
+        assert client.answer().status == 500
+    server.wait_for_line(r"OSError: \[Errno 27\] File too large")
+    assert list(folder.iterdir()) == []
+    assert server.ask(post(f"/save?to={folder}/upload", b"x")).text == "1"
 
 
 def test_an_upload_that_fails_leaves_nothing_behind(shared: Server, tmp_path: pathlib.Path) -> None:
@@ -601,6 +639,20 @@ def test_a_reader_that_goes_on_without_its_client_is_told(serve: Serve, reactor:
         client.reset()
 
     wait_until(lambda: noted(server, "gone") == '[["ClientDisconnected",true]]')
+    assert server.stop() == 0
+    assert "exception" not in "\n".join(server.lines)
+
+
+def test_an_echo_of_half_a_body_ends_with_the_connection(serve: Serve, reactor: str) -> None:
+    server = serve(PROGRAM, "--reactor", reactor)
+    with server.client() as client:
+        client.send(begin("/echo", 5) + b"12")
+        client.head()
+        client.finish()
+
+        assert not client.rest().endswith(b"0\r\n\r\n")
+    assert server.stop() == 0
+    assert "exception" not in "\n".join(server.lines)
 
 
 def test_a_reader_that_outlives_its_request_is_told(shared: Server) -> None:
