@@ -6,15 +6,18 @@ from anel.application import Application
 from anel.exceptions import (
     AnelError,
     BodyError,
+    CharsetError,
     ClientDisconnected,
     ConfigError,
     HTTPException,
+    JSONError,
     LoadError,
     MethodNotAllowed,
     ReactorUnavailable,
     RouteError,
     RouteNotFoundException,
     SetupError,
+    TextError,
 )
 from anel.files import FileResponse
 from anel.forms import File, Files, Form
@@ -30,6 +33,7 @@ __all__ = [
     "AnelError",
     "Application",
     "BodyError",
+    "CharsetError",
     "ClientDisconnected",
     "ConfigError",
     "Event",
@@ -40,6 +44,7 @@ __all__ = [
     "Form",
     "HTTPException",
     "Headers",
+    "JSONError",
     "LoadError",
     "MethodNotAllowed",
     "ReactorUnavailable",
@@ -52,6 +57,7 @@ __all__ = [
     "Router",
     "SetupError",
     "StreamingResponse",
+    "TextError",
     "Transport",
     "TransportSocket",
     "__version__",
