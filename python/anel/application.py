@@ -327,16 +327,16 @@ class Application(RouteShortcuts):
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
-        try:
-            listener = open_listener(host, port)
-        except OSError as error:
-            leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
-        with listener:
+        with contextlib.ExitStack() as stack:
             try:
-                with contextlib.closing(self._event_loop(loop)) as event_loop:
-                    self._serve(listener, address(listener, host), reactor, event_loop)
+                event_loop = stack.enter_context(contextlib.closing(self._event_loop(loop)))
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
+            try:
+                listener = stack.enter_context(open_listener(host, port))
+            except OSError as error:
+                leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
+            self._serve(listener, address(listener, host), reactor, event_loop)
 
     def _serve(
         self,
@@ -351,6 +351,8 @@ class Application(RouteShortcuts):
             life = functools.partial(self._hooks.live, self) if self._hooks else None
             serving = Serving(event_loop, self._worker, listener, life)
             serving.run(f"Accepting connections on http://{where}")
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:

@@ -85,6 +85,13 @@ class ReactorLoop(asyncio.SelectorEventLoop):
         super().set_debug(enabled)
         self._choose_ways()
 
+    def run_forever(self) -> None:
+        """Runs until `stop()`. RuntimeError where the loop runs already, and it goes on."""
+        # CPython 3.13.0 refuses it too, but cleans up after the loop that is running.
+        if self.is_running():
+            raise RuntimeError("This event loop is already running")
+        super().run_forever()
+
     def close(self) -> None:
         """Closes the loop, as asyncio does."""
         super().close()
