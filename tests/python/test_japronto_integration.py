@@ -182,7 +182,7 @@ def test_error_raised(send: Any, prefix: str, text: str) -> None:
 @requests
 @given(path=names)
 def test_error_not_found(send: Any, path: str) -> None:
-    seen = send(get(f"/nowhere/{path}"), status=500)
+    seen = send(get(f"/nowhere/{quote(path)}"), status=500)
 
     assert seen["exception"] == ["RouteNotFoundException"]
     assert seen["route"] is None
