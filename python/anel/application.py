@@ -35,7 +35,7 @@ from anel.loading import is_loading
 from anel.loops import LoopChoice
 from anel.middleware import Chain
 from anel.routing import Router, TableEntry
-from anel.serving import Serving
+from anel.serving import Serving, early_signals
 from anel.shortcuts import RouteShortcuts
 
 REACTORS = ("auto", "io_uring", "epoll")
@@ -328,6 +328,7 @@ class Application(RouteShortcuts):
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
         with contextlib.ExitStack() as stack:
+            early = stack.enter_context(early_signals())
             try:
                 event_loop = stack.enter_context(contextlib.closing(self._event_loop(loop)))
             except SetupError as error:
@@ -336,20 +337,21 @@ class Application(RouteShortcuts):
                 listener = stack.enter_context(open_listener(host, port))
             except OSError as error:
                 leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
-            self._serve(listener, address(listener, host), reactor, event_loop)
+            serving_on = functools.partial(Serving, event_loop, early=early)
+            self._serve(serving_on, listener, address(listener, host), reactor)
 
     def _serve(
         self,
+        serving_on: Callable[..., Serving],
         listener: socket.socket,
         where: str,
         reactor: str,
-        event_loop: asyncio.AbstractEventLoop,
     ) -> None:
         try:
             self._worker = self._new_worker(listener, reactor)
             script.note_serving()
             life = functools.partial(self._hooks.live, self) if self._hooks else None
-            serving = Serving(event_loop, self._worker, listener, life)
+            serving = serving_on(self._worker, listener, life)
             serving.run(f"Accepting connections on http://{where}")
         except SetupError as error:
             leave(EXIT_SETUP, str(error))

@@ -14,7 +14,7 @@ import math
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
@@ -27,6 +27,16 @@ DRAIN_DEADLINE_S = 5.0
 # How often a drain is checked for its end. Short against human patience, long against a turn.
 _DRAIN_CHECK_S = 0.05
 
+# Before a drain the worker goes on until nothing happens for so many turns: accepting, receiving,
+# answering and closing take a turn each. On a busy server something always happens; 0.1 s is
+# arbitrary, more than a machine under load needs for them.
+_QUIET_TURNS = 3
+_SETTLING_S_MAX = 0.1
+_PROGRESS = ("completions_total", "requests_total", "connections_open")
+
+# The signals that stop a server.
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 # What runs around serving: it sets the future once it has started, and ends after the event.
 Life: TypeAlias = Callable[[asyncio.Future[None], asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -36,6 +46,9 @@ class Drainable(Visiting, Protocol):
 
     def connections(self) -> tuple[int, int]:
         """How many connections are idle, and how many have a request in progress."""
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, by name."""
 
     def drain(self, deadline_s: float) -> None:
         """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
@@ -47,6 +60,26 @@ class Drainable(Visiting, Protocol):
         """Ends everything at once. Harmless when it has ended already."""
 
 
+@contextlib.contextmanager
+def early_signals() -> Iterator[Sequence[int]]:
+    """Notes SIGINT and SIGTERM until a `Serving` takes over, which is given what it yields.
+
+    To be entered before the port opens: whoever sees it open may tell the server to stop.
+    """
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    previous = {number: signal.getsignal(number) for number in _STOPPING}
+    for number in _STOPPING:
+        signal.signal(number, lambda caught, _frame: noted.append(caught))
+    try:
+        yield noted
+    finally:
+        for number in _STOPPING:
+            signal.signal(number, previous[number])
+
+
 class Serving:
     """One worker on one loop, from start-up to the last close."""
 
@@ -56,18 +89,21 @@ class Serving:
         worker: Drainable,
         listener: socket.socket | None = None,
         life: Life | None = None,
+        early: Sequence[int] = (),
     ) -> None:
         """Takes a loop that is not running and a worker of this thread.
 
         The listener is closed once the worker has stopped accepting from it. `life` runs around it
-        all, as one task.
+        all, as one task. `early` are the signals that came before; see `early_signals`.
         """
         self._loop = loop
         self._worker = worker
         self._listener = listener
         self._life = _Life(loop, life) if life is not None else None
         self._drain = Drain(loop, worker)
+        self._early = early
         self._is_serving = False
+        self._is_draining = False
         self._stops = 0
         self._signals_seen = 0
 
@@ -126,10 +162,25 @@ class Serving:
             self._loop.stop()
 
     def _begin_drain(self) -> None:
-        if self._is_serving and not self._drain.has_begun:
-            self._drain.begin()
-            # The worker hears of it in its next turn; until then it may use the descriptor.
-            self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
+        if self._is_serving and not self._is_draining:
+            self._is_draining = True
+            self._settle(self._loop.time() + _SETTLING_S_MAX, (), 0)
+
+    def _settle(self, until: float, before: Sequence[int], quiet: int) -> None:
+        """Has the worker take in what arrived before the signal, then drains.
+
+        A request that was sent before somebody told the server to stop is in progress although
+        nobody has read it yet, and a connection whose end is there is none any more.
+        """
+        counters = self._worker.counters()
+        now = [counters[name] for name in _PROGRESS]
+        quiet = quiet + 1 if now == before else 0
+        if quiet < _QUIET_TURNS and self._loop.time() < until:
+            self._loop.call_soon(self._settle, until, now, quiet)
+            return
+        self._drain.begin()
+        # The worker hears of it in its next turn; until then it may use the descriptor.
+        self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
 
     def _check_drain(self) -> None:
         if self._listener is not None:
@@ -155,18 +206,19 @@ class Serving:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
+        previous = {number: signal.getsignal(number) for number in _STOPPING}
+        for number in _STOPPING:
             # A signal that arrives just before the reactor starts to wait interrupts nothing; the
             # byte that asyncio has Python write does. It has it written as long as the loop has
             # one signal handler, so these stay although nothing is left for them to do.
             self._loop.add_signal_handler(number, _nothing)
             signal.signal(number, self._on_signal)
+        for early in self._early:
+            self._on_signal(early, None)
         try:
             yield
         finally:
-            for number in numbers:
+            for number in _STOPPING:
                 self._loop.remove_signal_handler(number)
                 signal.signal(number, previous[number])
 
@@ -181,11 +233,6 @@ class Drain:
         self._until: float | None = None
         self._seconds_left = math.ceil(DRAIN_DEADLINE_S)
         self._busy = 0
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the worker was told to drain."""
-        return self._until is not None
 
     def begin(self) -> None:
         """Tells the worker to drain."""

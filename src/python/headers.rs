@@ -245,7 +245,8 @@ pub fn text_pair(pair: &Bound<'_, PyAny>) -> PyResult<(String, String)> {
     }
 }
 
-/// Japronto's form of names: each part between hyphens capitalised.
+/// Japronto's form of names, which is that of `str.title`: a letter is capital unless it follows a
+/// letter.
 fn title_case(name: &[u8]) -> String {
     let mut upper = true;
     name.iter()
@@ -255,7 +256,7 @@ fn title_case(name: &[u8]) -> String {
             } else {
                 byte.to_ascii_lowercase()
             };
-            upper = byte == b'-';
+            upper = !byte.is_ascii_alphabetic();
             char::from(byte)
         })
         .collect()

@@ -441,6 +441,9 @@ class IdleWorker:
     def connections(self) -> tuple[int, int]:
         return 0, 0
 
+    def counters(self) -> dict[str, int]:
+        return {"completions_total": 0, "requests_total": 0, "connections_open": 0}
+
     def drain(self, deadline_s: float) -> None:
         self.told.append("drain")
 

@@ -14,7 +14,7 @@ import types
 from typing import Any
 
 import pytest
-from anel import Application
+from anel import Application, listener
 from anel.exceptions import (
     AnelError,
     ConfigError,
@@ -302,11 +302,41 @@ def test_the_first_signal_drains_and_run_returns(
     assert terminating == "Termination request received"
 
 
-@pytest.mark.usefixtures("idle_worker")
-def test_the_second_signal_ends_at_once() -> None:
-    worker = run_until(Application(), signal.SIGTERM, signal.SIGTERM, checks=10**9)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_as_soon_as_the_port_is_open_drains(
+    idle_worker: type[IdleWorker],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def open_listener(host: str, port: int) -> socket.socket:
+        opened = listener.open_listener(host, port)
+        os.kill(os.getpid(), number)
+        return opened
 
-    assert worker.told == ["drain", "stop"]
+    monkeypatch.setattr("anel.application.open_listener", open_listener)
+    before = signal.getsignal(number)
+
+    Application().run("127.0.0.1", 0)
+
+    assert idle_worker.made[-1].told == ["drain", "stop"]
+    assert "Termination request received" in capsys.readouterr().out
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("idle_worker")
+@pytest.mark.parametrize(
+    ("turns_between", "told"),
+    # Signal 0 is none. What arrived before the first signal is taken in before the drain.
+    [([], ["stop"]), ([0] * 10, ["drain", "stop"])],
+    ids=["before_the_drain", "in_the_drain"],
+)
+def test_the_second_signal_ends_at_once(turns_between: list[int], told: list[str]) -> None:
+    signals = [signal.SIGTERM, *turns_between, signal.SIGTERM]
+
+    worker = run_until(Application(), *signals, checks=10**9)
+
+    assert worker.told == told
 
 
 @pytest.mark.usefixtures("idle_worker")

@@ -320,18 +320,43 @@ def test_idle_connections_are_closed_immediately(ending: Server, count: int) -> 
 
 
 @pytest.mark.parametrize("count", range(1, 5))
-def test_connections_whose_answers_are_not_read_are_idle(ending: Server, count: int) -> None:
+def test_connections_that_were_just_opened_are_idle(ending: Server, count: int) -> None:
     clients = [ending.client() for _ in range(count)]
-    for client in clients:
-        client.send(get("/sleep/0"))
-    with ending.client() as asking:
-        wait_until(lambda: asking.ask(get("/running")).text == str(count), "all are asked")
-    wait_until(lambda: ending.ask(get("/open")).text == str(count + 1), "the others have left")
 
     assert last_line(ending) == f"{count} idle connections closed immediately"
     for client in clients:
         with client:
-            assert client.answer().text == "/sleep/0"
+            assert client.is_ended()
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_requests_that_were_just_sent_are_answered(ending: Server, count: int) -> None:
+    clients = [ending.client() for _ in range(count)]
+    for client in clients:
+        client.send(get())
+
+    assert last_line(ending) == f"{count} idle connections closed immediately"
+    for client in clients:
+        with client:
+            assert client.answer().status == 200
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_connections_that_were_just_closed_are_none(ending: Server, count: int) -> None:
+    for _ in range(count):
+        ending.client().socket.close()
+
+    assert last_line(ending) == "Termination request received"
+
+
+def test_a_handler_that_was_just_called_for_is_waited_for(ending: Server) -> None:
+    with ending.client() as client:
+        client.send(get("/sleep/0.3"))
+        ending.process.send_signal(signal.SIGTERM)
+
+        assert client.answer().text == "/sleep/0.3"
+    assert ending.wait() == 0
+    assert "1 connections busy, read-end closed" in ending.lines
 
 
 @pytest.mark.parametrize("count", range(1, 5))

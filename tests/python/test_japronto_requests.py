@@ -387,6 +387,11 @@ def test_headers_are_a_dict_of_title_case_names(see: See) -> None:
     assert see("isinstance(request.headers, dict)") is True
 
 
+@pytest.mark.parametrize("name", ["x-two", "X-2TWO", "x_two", "x-o'clock", "X~aB", "x--a"])
+def test_a_header_name_is_that_of_str_title(see: See, name: str) -> None:
+    assert see("list(request.headers)", f"{name}: value", version="1.0")[-1] == name.title()
+
+
 def test_match_dict_is_empty_without_placeholders(see: See) -> None:
     assert see("request.match_dict") == {}
 

@@ -470,10 +470,6 @@ sizes = st.sampled_from([0, 1, 1024, 2048, 4096, 8192]).flatmap(lambda size: st.
 bodies = st.none() | sizes.flatmap(lambda size: st.binary(min_size=size, max_size=size))
 
 
-def title(name: str) -> str:
-    return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
-
-
 def render(
     draw: dict[str, Any], escape: Callable[[str], str] = lambda text: quote(text, safe="")
 ) -> tuple[bytes, dict[str, Any]]:
@@ -484,7 +480,7 @@ def render(
     lines = [f"{draw['method']} {target} HTTP/1.1", "Host: a"]
     for name, value in draw["headers"]:
         lines.append(f"{name}: {value}")
-        name = title(name)
+        name = name.title()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     body = draw["body"]
     if body is not None:
