@@ -28,6 +28,7 @@ struct Case {
     requests: Vec<Expected>,
     refuse: Option<String>,
     status: Option<u16>,
+    refused_method: Option<String>,
     #[serde(default)]
     wants_more: bool,
     at_end: Option<String>,
@@ -236,7 +237,28 @@ fn every_name_is_unique_and_every_case_cites_its_source() {
         );
     }
 
-    assert!(cases.len() >= 150, "only {} cases", cases.len());
+    assert!(cases.len() >= 500, "only {} cases", cases.len());
+}
+
+#[test]
+fn a_refused_method_is_that_of_the_last_head_and_only_of_refusals() {
+    for (file, case) in cases() {
+        let input = case.input.bytes();
+        let begins = |method: &str| memchr::memmem::rfind(&input, format!("{method} ").as_bytes());
+        if let Some(method) = &case.refused_method {
+            assert!(
+                case.refuse.is_some() && begins(method).is_some(),
+                "{file}: {:?} refuses no {method}",
+                case.name
+            );
+        } else if case.refuse.is_some() {
+            assert!(
+                begins("HEAD").is_none(),
+                "{file}: {:?} does not say refused_method",
+                case.name
+            );
+        }
+    }
 }
 
 #[test]
