@@ -106,7 +106,8 @@ class FileResponse:
             fields.append(("Content-Disposition", _disposition(filename)))
             names.insert(0, filename)
         fields.append(("Content-Type", _content_type(names, mime_type)))
-        # A response of its own finds what is wrong with the headers, now and not at each request.
+        # Responses of their own find what is wrong with the headers, now and not at each request.
+        _core.Response(headers=fields)
         given = _core.Response(code=code, headers=headers, cookies=cookies).headers
         for own in _OWN.intersection(map(str.lower, given)):
             raise ValueError(f"header {own} is made by FileResponse, remove {given[own]!r}")

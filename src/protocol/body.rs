@@ -175,7 +175,9 @@ impl Chunks {
 
 fn trailer_error(error: ProtocolError) -> ProtocolError {
     match error {
-        ProtocolError::TrailerTooLarge => error,
+        ProtocolError::TrailerTooLarge | ProtocolError::TooManyFields => {
+            ProtocolError::TrailerTooLarge
+        }
         _ => ProtocolError::TrailerInvalid,
     }
 }

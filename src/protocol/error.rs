@@ -24,6 +24,8 @@ pub enum ProtocolError {
     AsteriskWithoutOptions,
     /// The authority of an absolute target or of CONNECT is not "host:port".
     AuthorityInvalid,
+    /// The method is CONNECT, which asks for a tunnel.
+    ConnectUnsupported,
     /// The target is longer than the limit.
     TargetTooLong,
     /// The request line ends after the target (HTTP/0.9).
@@ -94,7 +96,7 @@ pub enum ProtocolError {
     ChunkLineInvalid,
     /// The trailer section is not a list of fields.
     TrailerInvalid,
-    /// The trailer section is larger than the limit.
+    /// The trailer section is larger than the limit, or has more fields.
     TrailerTooLarge,
     // Time and the end of input.
     /// The head took too long to arrive in full.
@@ -109,7 +111,7 @@ pub enum ProtocolError {
 
 impl ProtocolError {
     /// Every variant once, for tests and documentation.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::MethodInvalid,
         Self::MethodTooLong,
         Self::RequestLineInvalid,
@@ -117,6 +119,7 @@ impl ProtocolError {
         Self::FragmentInTarget,
         Self::AsteriskWithoutOptions,
         Self::AuthorityInvalid,
+        Self::ConnectUnsupported,
         Self::TargetTooLong,
         Self::VersionMissing,
         Self::VersionInvalid,
@@ -200,7 +203,9 @@ impl ProtocolError {
             Self::TargetTooLong => 414,
             Self::ExpectationUnsupported => 417,
             Self::TooManyFields | Self::HeadTooLarge | Self::TrailerTooLarge => 431,
-            Self::MethodTooLong | Self::TransferEncodingUnsupported => 501,
+            Self::MethodTooLong | Self::ConnectUnsupported | Self::TransferEncodingUnsupported => {
+                501
+            }
             Self::VersionUnsupported => 505,
         }
     }
@@ -213,6 +218,7 @@ impl ProtocolError {
             Self::TargetInvalid | Self::FragmentInTarget => "RFC 9112 3.2",
             Self::AsteriskWithoutOptions => "RFC 9112 3.2.4",
             Self::AuthorityInvalid => "RFC 9110 4.2",
+            Self::ConnectUnsupported => "RFC 9110 9.3.6",
             Self::TargetTooLong => "RFC 9110 15.5.15",
             Self::VersionMissing | Self::VersionInvalid => "RFC 9112 2.3",
             Self::VersionUnsupported => "RFC 9110 15.6.6",
@@ -256,6 +262,7 @@ impl ProtocolError {
             Self::FragmentInTarget => "request target has a fragment",
             Self::AsteriskWithoutOptions => "target * without OPTIONS",
             Self::AuthorityInvalid => "authority of the target is invalid",
+            Self::ConnectUnsupported => "CONNECT asks for a tunnel",
             Self::TargetTooLong => "request target is too long",
             Self::VersionMissing => "request line has no version",
             Self::VersionInvalid => "HTTP version is misspelled",
@@ -339,7 +346,7 @@ impl ProtocolError {
             Self::HeadTooLarge => "headers_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::BodyTooLarge => "body_too_large",
-            Self::MethodTooLong => "unsupported_method",
+            Self::MethodTooLong | Self::ConnectUnsupported => "unsupported_method",
             Self::ExpectationUnsupported => "unsupported_expectation",
             Self::TransferEncodingUnsupported => "unsupported_transfer_encoding",
             Self::HeadTimeout => "headers_timeout",

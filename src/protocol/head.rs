@@ -53,8 +53,7 @@ pub struct RequestHead {
     pub method: Span,
     /// The whole request target.
     pub target: Span,
-    /// The path within the target, still percent-encoded; never empty. `*` and the authority of
-    /// CONNECT stand here too.
+    /// The path within the target, still percent-encoded; never empty. `*` stands here too.
     pub path: Span,
     /// What follows the first `?` of the target.
     pub query: Option<Span>,

@@ -1,7 +1,8 @@
 //! The four forms of a request target (RFC 9112 3.2).
 //!
-//! Owns where path, query and host are within a target. Refuses to know the rest of the head, and
-//! to decode anything. Its input is visible ASCII without `#`: `scan` has seen to that.
+//! Owns where path, query and host are within a target, and that the form of CONNECT is valid but
+//! not served. Refuses to know the rest of the head, and to decode anything. Its input is visible
+//! ASCII without `#`: `scan` has seen to that.
 
 use super::error::ProtocolError;
 use super::host::{Port, is_authority};
@@ -12,7 +13,7 @@ use super::octets::find;
 pub(super) struct Parts {
     pub path: (usize, usize),
     pub query: Option<(usize, usize)>,
-    /// The host and port of an absolute or authority form. Takes precedence over Host.
+    /// The host and port of an absolute form. Takes precedence over Host.
     pub authority: Option<(usize, usize)>,
 }
 
@@ -44,15 +45,13 @@ fn origin(target: &[u8], from: usize, authority: Option<(usize, usize)>) -> Part
 
 #[cold]
 fn other_form(method: &[u8], target: &[u8]) -> Result<Parts, ProtocolError> {
-    let whole = (0, target.len());
     if method == b"CONNECT" {
-        if !is_authority(target, Port::Required) {
-            return Err(ProtocolError::AuthorityInvalid);
-        }
-        return Ok(Parts {
-            path: whole,
-            query: None,
-            authority: Some(whole),
+        // RFC 9110 9.3.6: behind a 2xx there would be a tunnel, not HTTP. A handler that answers
+        // 200 to any method must not be able to promise one.
+        return Err(if is_authority(target, Port::Required) {
+            ProtocolError::ConnectUnsupported
+        } else {
+            ProtocolError::AuthorityInvalid
         });
     }
     if target == b"*" {
@@ -60,7 +59,7 @@ fn other_form(method: &[u8], target: &[u8]) -> Result<Parts, ProtocolError> {
             return Err(ProtocolError::AsteriskWithoutOptions);
         }
         return Ok(Parts {
-            path: whole,
+            path: (0, target.len()),
             query: None,
             authority: None,
         });
@@ -130,9 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn knows_asterisk_and_authority_forms() {
+    fn knows_the_asterisk_form() {
         assert_eq!(texts("OPTIONS", "*"), ("*", None, None));
-        assert_eq!(texts("CONNECT", "h:443"), ("h:443", None, Some("h:443")));
     }
 
     #[test]
@@ -145,6 +143,7 @@ mod tests {
             ("GET", "http:/h/", ProtocolError::TargetInvalid),
             ("GET", "http:///", ProtocolError::AuthorityInvalid),
             ("GET", "http://u@h/", ProtocolError::AuthorityInvalid),
+            ("CONNECT", "h:443", ProtocolError::ConnectUnsupported),
             ("CONNECT", "/", ProtocolError::AuthorityInvalid),
             ("CONNECT", "h", ProtocolError::AuthorityInvalid),
         ] {

@@ -198,12 +198,10 @@ pub fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize
             state.fields.truncate(begin);
             return refuse("the server frames the body itself");
         }
-        "connection" if value.trim().eq_ignore_ascii_case("close") => {
+        "connection" => {
             state.fields.truncate(begin);
-            state.close = true;
-        }
-        "connection" if value.trim().eq_ignore_ascii_case("keep-alive") => {
-            state.fields.truncate(begin);
+            state.close |= asks_to_close(value);
+            push_options(&mut state.fields, name, value);
         }
         // The server says the date itself (RFC 9110 6.6.1); twice would be wrong.
         "date" => state.fields.truncate(begin),
@@ -212,17 +210,49 @@ pub fn push_header(state: &mut State, name: &str, value: &str, body_bytes: usize
     Ok(())
 }
 
-/// Renders cookies: anything whose `str()` is Set-Cookie lines, as that of
-/// `http.cookies.SimpleCookie` is.
+/// Whether one of the options of a Connection header is `close` (RFC 9112 9.6).
+pub fn asks_to_close(value: &str) -> bool {
+    options(value).any(|option| option.eq_ignore_ascii_case("close"))
+}
+
+/// Renders the options of a Connection header that the server does not say itself.
+fn push_options(fields: &mut Vec<u8>, name: &str, value: &str) {
+    let own = |option: &&str| {
+        option.eq_ignore_ascii_case("close") || option.eq_ignore_ascii_case("keep-alive")
+    };
+    let others: Vec<&str> = options(value).filter(|option| !own(option)).collect();
+    if !others.is_empty() {
+        // What is left of a field that was found valid is valid.
+        let _ = push_field(fields, name, &others.join(", "));
+    }
+}
+
+fn options(value: &str) -> impl Iterator<Item = &str> {
+    let options = value.split(',').map(str::trim);
+    options.filter(|option| !option.is_empty())
+}
+
+/// Renders the cookies of an `http.cookies.SimpleCookie`, one line for each: a line end in one of
+/// them (Morsel lets attributes have it) is refused like that in any other field.
 pub fn push_cookies(fields: &mut Vec<u8>, cookies: &Value<'_, '_>) -> PyResult<()> {
-    let text = cookies.str()?;
-    for line in text.to_str()?.split("\r\n").filter(|line| !line.is_empty()) {
-        let Some(value) = line.strip_prefix("Set-Cookie: ") else {
-            return Err(PyValueError::new_err(format!(
-                "cookies: {line:?} is not a Set-Cookie line"
-            )));
+    let refuse = || -> PyResult<()> {
+        Err(PyValueError::new_err(format!(
+            "cookies: {} is not an http.cookies.SimpleCookie",
+            cookies.repr()?
+        )))
+    };
+    let Ok(jar) = cookies.cast::<PyMapping>() else {
+        return refuse();
+    };
+    let pairs = jar.items()?;
+    // As `SimpleCookie.output` has them.
+    pairs.sort()?;
+    for pair in pairs.iter() {
+        let morsel = pair.get_item(1)?;
+        let Some(output) = morsel.getattr_opt("OutputString")? else {
+            return refuse();
         };
-        push_field(fields, "Set-Cookie", value)
+        push_field(fields, "Set-Cookie", output.call0()?.extract()?)
             .map_err(|error| PyValueError::new_err(format!("cookies: {error}")))?;
     }
     Ok(())

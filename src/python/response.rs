@@ -23,7 +23,7 @@ use crate::protocol::{Answer, Payload};
 ///
 /// Args:
 ///     text: Sent encoded, as text/plain unless `mime_type` says otherwise.
-///     code: Status code, 100 to 599; 200 if omitted. Aliases: `status`, `status_code`.
+///     code: Status code, 200 to 599; 200 if omitted. Aliases: `status`, `status_code`.
 ///     body: Bytes, sent as application/octet-stream unless `mime_type` says otherwise.
 ///     json: Any value that `json.dumps` takes; sent as application/json, by the engine that
 ///         `anel.encoding` chose.
@@ -38,7 +38,7 @@ use crate::protocol::{Answer, Payload};
 ///
 /// Raises:
 ///     TypeError: A value has the wrong type.
-///     ValueError: A status outside 100-599, a header that could forge a line, two kinds of body,
+///     ValueError: A status outside 200-599, a header that could forge a line, two kinds of body,
 ///         a length without a stream.
 #[pyclass(frozen, module = "anel")]
 pub struct Response {
@@ -439,9 +439,10 @@ pub fn status(code: &Value<'_, '_>) -> PyResult<u16> {
         return Err(wrong_type("code", "int", code));
     }
     match code.extract::<u16>() {
-        Ok(code @ 100..=599) => Ok(code),
+        // RFC 9110 15.2: a 1xx is no answer. The peer would take the next one for that.
+        Ok(code @ 200..=599) => Ok(code),
         _ => Err(PyValueError::new_err(format!(
-            "code must be 100 to 599, not {}",
+            "code must be 200 to 599, not {}",
             code.repr()?
         ))),
     }

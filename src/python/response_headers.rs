@@ -8,7 +8,7 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyMapping, PyString};
 
-use super::headers::{latin1, pairs, push_header, text_pair};
+use super::headers::{asks_to_close, latin1, pairs, push_header, text_pair};
 use super::response::{ContentType, Response, State};
 
 /// The header fields of a response.
@@ -46,7 +46,7 @@ impl ResponseHeaders {
             remove_lines(state, name);
             state.fields.extend_from_slice(&behind);
             if name.eq_ignore_ascii_case("connection") {
-                state.close = value.trim().eq_ignore_ascii_case("close");
+                state.close = asks_to_close(value);
             }
             Ok(())
         })

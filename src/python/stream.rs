@@ -64,7 +64,10 @@ impl Stream {
 
     /// Takes the value of a Content-Length header, or says what is wrong with it.
     pub fn claim_length(&mut self, value: &str) -> Result<(), String> {
-        let Ok(length) = value.trim().parse() else {
+        let digits = value.trim();
+        // `parse` takes a plus sign, too.
+        let plain = digits.bytes().all(|digit| digit.is_ascii_digit());
+        let Some(length) = digits.parse().ok().filter(|_| plain) else {
             return Err(String::from("not a number of bytes"));
         };
         match self.length {

@@ -92,7 +92,8 @@ impl Connection {
                 self.fail_body(error, CloseReason::PeerClosedEarly, slot, shared, handler);
             }
             Some(error) => {
-                self.refuse(error, shared, handler);
+                let carry = std::mem::take(&mut self.carry);
+                self.refuse(error, &carry, shared, handler);
                 self.closing = Some(CloseReason::PeerClosedEarly);
             }
             None => self.closing = Some(CloseReason::PeerClosed),
@@ -100,21 +101,31 @@ impl Connection {
     }
 
     /// Writes the answer to something refused, in its turn, and ends the connection behind it.
+    /// `unused` begins with the head that is refused, unless that is gathered.
+    #[cold]
     pub(super) fn refuse<H: Handler>(
         &mut self,
         error: ProtocolError,
+        unused: &[u8],
         shared: &mut Shared,
         handler: &mut H,
     ) {
         shared.counters.refusals_total += 1;
-        self.gathering = None;
+        let gathering = self.gathering.take();
+        let head = gathering.as_ref().map_or(unused, |begun| &begun.head_bytes);
         self.closing = Some(CloseReason::Refused(error));
         self.unread_input = true;
+        let mut bytes = Vec::new();
+        handler.on_refusal(error, &shared.date, &mut bytes);
+        if asks_for_head(head)
+            && let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n")
+        {
+            // RFC 9110 9.3.2: no body, whatever the answer says.
+            bytes.truncate(end + 4);
+        }
         if self.queue.is_empty() {
-            handler.on_refusal(error, &shared.date, &mut self.out);
+            self.out.append(&mut bytes);
         } else {
-            let mut bytes = Vec::new();
-            handler.on_refusal(error, &shared.date, &mut bytes);
             self.queue.push_ready(bytes);
         }
     }
@@ -168,7 +179,10 @@ impl Connection {
                     let reason = CloseReason::Refused(error);
                     self.fail_body(error, reason, slot, shared, handler);
                 }
-                Step::Refused(error) => self.refuse(error, shared, handler),
+                Step::Refused(error) => {
+                    let from = current.take().map_or(at, |begun| begun.head_at);
+                    self.refuse(error, &input[from..], shared, handler);
+                }
             }
         }
         at
@@ -373,6 +387,13 @@ impl Connection {
             self.head_since_ms = Some(now_ms);
         }
     }
+}
+
+/// Whether a head that may be incomplete or malformed has the method HEAD.
+fn asks_for_head(bytes: &[u8]) -> bool {
+    let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let skipped = bytes.iter().take_while(blank).count();
+    bytes[skipped..].starts_with(b"HEAD ")
 }
 
 fn connection_field(version: Version, close: Option<CloseReason>) -> ConnectionField {

@@ -170,7 +170,8 @@ impl Worker {
                 if connection.incoming.is_some() {
                     connection.fail_body(error, reason, slot, &mut self.shared, handler);
                 } else {
-                    connection.refuse(error, &mut self.shared, handler);
+                    let carry = std::mem::take(&mut connection.carry);
+                    connection.refuse(error, &carry, &mut self.shared, handler);
                 }
                 connection.closing = Some(reason);
                 connection.carry = Vec::new();

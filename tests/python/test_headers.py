@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http.cookies import SimpleCookie
 
 import pytest
@@ -33,6 +34,12 @@ PROGRAM = """
         jar["other"]["path"] = "/x"
         jar["other"]["max-age"] = 60
         jar["other"]["httponly"] = True
+        return jar
+
+    def forged(attribute):
+        jar = SimpleCookie()
+        jar["a"] = "b"
+        jar["a"][attribute] = "x\\r\\nSet-Cookie: evil=1"
         return jar
 
     app.router.add_route("/make", make)
@@ -158,7 +165,7 @@ def test_a_transfer_encoding_is_refused(shared: Server, value: str) -> None:
     assert raised.startswith(f'ValueError: header "Transfer-Encoding": "{value}"')
 
 
-@pytest.mark.parametrize("value", ["close", "Close", " close "])
+@pytest.mark.parametrize("value", ["close", "Close", " close ", "keep-alive, close", ",close,"])
 def test_connection_close_among_the_headers_closes(shared: Server, value: str) -> None:
     with shared.client() as client:
         body = f"request.Response('x', headers={{'Connection': {value!r}}})".encode()
@@ -172,6 +179,31 @@ def test_other_connection_options_are_sent_as_they_are(shared: Server) -> None:
     answer = make(shared, "Response(headers={'Connection': 'Upgrade', 'Upgrade': 'x'})")
 
     assert others(answer) == [("Connection", "Upgrade"), ("Upgrade", "x")]
+
+
+def test_a_close_among_other_connection_options_closes(shared: Server) -> None:
+    with shared.client() as client:
+        body = b"request.Response('x', headers={'Connection': 'X-Hop, Close', 'X-Hop': '1'})"
+        answer = client.ask(get("/make", method="POST", body=body))
+
+        connection = [value for name, value in answer.fields if name == "Connection"]
+        assert connection == ["close", "X-Hop"]
+        assert client.is_ended()
+
+
+def test_a_keep_alive_among_the_headers_is_the_servers_to_say(shared: Server) -> None:
+    answer = make(shared, "Response(headers={'Connection': 'keep-alive, X-Hop'})")
+
+    assert others(answer) == [("Connection", "X-Hop")]
+
+
+@pytest.mark.parametrize("attribute", ["path", "domain", "samesite"])
+def test_an_attribute_of_a_morsel_cannot_forge_a_cookie(shared: Server, attribute: str) -> None:
+    for response in RESPONSES:
+        raised = why(shared, f"{response}('x', cookies=forged({attribute!r}))")
+
+        # Newer Pythons refuse it when it is set.
+        assert re.match("(ValueError: cookies: header value|CookieError)", raised), raised
 
 
 def test_each_morsel_is_a_set_cookie_line(shared: Server) -> None:

@@ -585,6 +585,12 @@ def test_a_content_length_that_contradicts_the_length_is_refused() -> None:
         Response(stream=["x"], length=5, headers={"Content-Length": "6"})
 
 
+@pytest.mark.parametrize("value", ["", "+1", "-1", "1.0", "1, 1", "0x1", "1 1", str(2**64)])
+def test_a_content_length_that_is_no_number_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="not a number of bytes"):
+        Response(stream=[b"x"], headers={"Content-Length": value})
+
+
 def test_a_stream_shows_itself() -> None:
     response = StreamingResponse(["x"], code=201)
 

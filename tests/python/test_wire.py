@@ -7,10 +7,12 @@ their form is described in `tests/cases/README.md`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import pathlib
 import random
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,6 +45,9 @@ CASES = pathlib.Path(__file__).parents[1] / "cases"
 
 # Some inputs have 64 KiB; byte by byte, as many sends prove nothing more than these do.
 PIECES_MAX = 300
+
+# RFC 9110 5.6.7.
+DATE = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
 
 Split = Callable[[bytes], Iterable[int]]
 
@@ -122,21 +127,24 @@ def send_all(clients: list[Client], inputs: list[list[bytes]]) -> None:
                     continue
 
 
-def check(case: dict[str, Any], client: Client) -> None:
+def check(case: dict[str, Any], client: Client, *, half_closed: bool = False) -> None:
     """Reads what the server made of a case, which was sent completely."""
     requests = case.get("requests", [])
     for expected in requests:
         check_answer(expected, client)
     if case.get("wants_more"):
-        client.finish()
+        if not half_closed:
+            client.finish()
         assert client.answer().status == 400
         assert client.is_ended()
     elif "refuse" in case:
-        answer = client.answer()
+        answer = client.answer(case.get("refused_method", "GET"))
         assert answer.status == case["status"]
         assert answer.field("Connection") == "close"
+        assert answer.field("Content-Length") != "0"
+        assert DATE.fullmatch(answer.field("Date") or "")
         assert client.is_ended()
-    elif requests and not requests[-1].get("keep_alive", True):
+    elif half_closed or (requests and not requests[-1].get("keep_alive", True)):
         assert client.is_ended()
     else:
         probe = client.ask(get("/probe?probe"))
@@ -148,6 +156,8 @@ def check_answer(expected: dict[str, Any], client: Client) -> None:
     answer = client.answer(method)
     version, keep_alive = expected.get("version", "1.1"), expected.get("keep_alive", True)
     assert (answer.version, answer.status) == (f"HTTP/{version}", 200)
+    # RFC 9110 6.6.1: once, which `field` sees to.
+    assert DATE.fullmatch(answer.field("Date") or "")
     assert answer.field("Connection") == {
         ("1.0", True): "keep-alive",
         ("1.1", False): "close",
@@ -176,11 +186,32 @@ def test_every_case_is_answered_as_the_corpus_says(shared: Server, split: str) -
 
     send_all(clients, [list(pieces(c["input"], SPLITS[split](c["input"]))) for c in corpus])
 
+    check_all(corpus, clients)
+
+
+def test_a_peer_that_sends_nothing_more_is_answered_all_the_same(shared: Server) -> None:
+    corpus = cases()
+    clients = [shared.client() for _ in corpus]
+
+    for case, client in zip(corpus, clients, strict=True):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.send(case["input"])
+        with contextlib.suppress(OSError):
+            # One that was refused may be gone already.
+            client.finish()
+
+    check_all(corpus, clients, half_closed=True)
+
+
+def check_all(
+    corpus: list[dict[str, Any]], clients: list[Client], *, half_closed: bool = False
+) -> None:
+    """`check` for every case; closes its client."""
     failures = []
     for case, client in zip(corpus, clients, strict=True):
         with client:
             try:
-                check(case, client)
+                check(case, client, half_closed=half_closed)
             except (AssertionError, OSError, EOFError) as failure:
                 failures.append(f"{case['name']}: {failure!r:.400}")
     assert not failures, f"{len(failures)} of {len(corpus)} cases:\n" + "\n".join(failures)
@@ -189,5 +220,5 @@ def test_every_case_is_answered_as_the_corpus_says(shared: Server, split: str) -
 def test_the_corpus_is_there() -> None:
     names = [case["name"] for case in cases()]
 
-    assert len(names) >= 250
+    assert len(names) >= 500
     assert len(set(names)) == len(names)

@@ -28,6 +28,7 @@ struct Case {
     requests: Vec<Expected>,
     refuse: Option<String>,
     status: Option<u16>,
+    refused_method: Option<String>,
     #[serde(default)]
     wants_more: bool,
     at_end: Option<String>,
@@ -236,7 +237,28 @@ fn every_name_is_unique_and_every_case_cites_its_source() {
         );
     }
 
-    assert!(cases.len() >= 150, "only {} cases", cases.len());
+    assert!(cases.len() >= 500, "only {} cases", cases.len());
+}
+
+#[test]
+fn a_refused_method_is_that_of_the_last_head_and_only_of_refusals() {
+    for (file, case) in cases() {
+        let input = case.input.bytes();
+        let begins = |method: &str| memchr::memmem::rfind(&input, format!("{method} ").as_bytes());
+        if let Some(method) = &case.refused_method {
+            assert!(
+                case.refuse.is_some() && begins(method).is_some(),
+                "{file}: {:?} refuses no {method}",
+                case.name
+            );
+        } else if case.refuse.is_some() {
+            assert!(
+                begins("HEAD").is_none(),
+                "{file}: {:?} does not say refused_method",
+                case.name
+            );
+        }
+    }
 }
 
 #[test]
@@ -258,5 +280,60 @@ fn every_mistake_that_bytes_can_make_has_a_case() {
             takes_time || names.contains(&name[..]),
             "no case is refused with {name}"
         );
+    }
+}
+
+/// The rows of the tables with so many columns in the page about refusals; a name of a case comes
+/// last.
+fn rows(columns: usize) -> Vec<Vec<&'static str>> {
+    include_str!("../../src/protocol/REFUSALS.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|line| line.split(" | ").collect::<Vec<_>>())
+        .filter(|row| row.len() == columns && !row.contains(&"case"))
+        .collect()
+}
+
+#[test]
+fn the_page_about_refusals_says_what_the_code_does() {
+    let cases = cases();
+    let rows = rows(5);
+
+    for row in &rows {
+        let [mistake, status, section, _, name] = row[..] else {
+            unreachable!("five columns")
+        };
+        let error = ProtocolError::ALL
+            .into_iter()
+            .find(|error| format!("{error:?}") == mistake)
+            .unwrap_or_else(|| panic!("there is no {mistake}"));
+        let case = cases.iter().find(|(_, case)| case.name == name);
+        let (_, case) = case.unwrap_or_else(|| panic!("{mistake}: there is no case {name:?}"));
+        assert_eq!(case.refuse.as_deref(), Some(mistake), "{name:?}");
+        assert_eq!(
+            (status, section),
+            (&*error.status().to_string(), error.rfc())
+        );
+    }
+
+    for (file, case) in &cases {
+        let Some(mistake) = &case.refuse else {
+            continue;
+        };
+        let listed = rows.iter().filter(|row| row[0] == mistake).count();
+        assert_eq!(listed, 1, "{file}: rows for {mistake} in REFUSALS.md");
+    }
+}
+
+#[test]
+fn the_page_about_refusals_lets_pass_what_the_code_does() {
+    let cases = cases();
+    let rows = rows(2);
+
+    assert!(!rows.is_empty());
+    for row in rows {
+        let case = cases.iter().find(|(_, case)| case.name == row[1]);
+        let (_, case) = case.unwrap_or_else(|| panic!("there is no case {:?}", row[1]));
+        assert!(case.refuse.is_none() && !case.wants_more, "{:?}", row[1]);
     }
 }

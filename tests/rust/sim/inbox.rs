@@ -21,7 +21,17 @@ pub enum Expected {
         fails: bool,
     },
     /// The answer to a mistake, behind which the connection ends.
-    Refusal { status: u16 },
+    Refusal { status: u16, head_only: bool },
+}
+
+/// Whether an answer comes with the body that it describes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Its,
+    /// The method was HEAD.
+    None,
+    /// It was HEAD, if that much of the head had come.
+    Maybe,
 }
 
 /// What an answer does to its connection.
@@ -145,19 +155,31 @@ impl Inbox {
             return Some(end);
         }
         if head.request.is_none() && head.status == 408 && self.may_time_out {
+            let carries = match self.expected.front() {
+                Some(Expected::Answer {
+                    head_only: true, ..
+                }) => Carries::Maybe,
+                _ => Carries::Its,
+            };
+            let used = self.take_refusal(&head, end, bytes.len(), carries)?;
             self.timeouts += 1;
-            return self.take_refusal(&head, end, bytes.len());
+            return Some(used);
         }
         let expected = self.expected.front().cloned();
         let expected = expected.unwrap_or_else(|| panic!("client {who}: unasked answer {text:?}"));
         match expected {
-            Expected::Refusal { status } => {
+            Expected::Refusal { status, head_only } => {
                 assert_eq!(
                     (head.status, head.request),
                     (status, None),
                     "client {who}: {text:?}"
                 );
-                self.take_refusal(&head, end, bytes.len())
+                let carries = if head_only {
+                    Carries::None
+                } else {
+                    Carries::Its
+                };
+                self.take_refusal(&head, end, bytes.len(), carries)
             }
             Expected::Answer {
                 plan,
@@ -241,8 +263,19 @@ impl Inbox {
         self.closed |= self.may_end && self.bytes.is_empty();
     }
 
-    fn take_refusal(&mut self, head: &Head<'_>, end: usize, available: usize) -> Option<usize> {
-        let used = end + head.length.expect("a refusal has a length");
+    fn take_refusal(
+        &mut self,
+        head: &Head<'_>,
+        end: usize,
+        available: usize,
+        carries: Carries,
+    ) -> Option<usize> {
+        let body_bytes = head.length.expect("a refusal has a length");
+        let used = match carries {
+            Carries::None => end,
+            Carries::Maybe if available == end && self.ended => end,
+            Carries::Its | Carries::Maybe => end + body_bytes,
+        };
         if available < used {
             return None;
         }

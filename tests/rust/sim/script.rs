@@ -495,10 +495,10 @@ fn mistake(client: &mut Client, climate: &Climate, prng: &mut Prng) {
         gap_ms: prng.between(0, 5),
         bytes,
     });
-    client
-        .inbox
-        .expected
-        .push_back(Expected::Refusal { status });
+    client.inbox.expected.push_back(Expected::Refusal {
+        status,
+        head_only: false,
+    });
     client.request_ends.clear();
 }
 
@@ -517,13 +517,17 @@ fn truncated(client: &mut Client, climate: &Climate, prng: &mut Prng) {
     let bytes = [&draft.head[..], &draft.rest].concat();
     let taken = 1 + prng.below(bytes.len() - 1);
     let cut = bytes[..taken].to_vec();
+    let head_only = cut.starts_with(b"HEAD ");
     client.inbox.continues_at.push(index);
     client.writes.push_back(Write {
         gate: Gate::Open,
         gap_ms: prng.between(0, 5),
         bytes: cut,
     });
-    let mut expected = Expected::Refusal { status: 400 };
+    let mut expected = Expected::Refusal {
+        status: 400,
+        head_only,
+    };
     if let Expected::Answer { plan, .. } = &draft.expected
         && plan.intake != Intake::Gathered
         && taken >= draft.head.len()
