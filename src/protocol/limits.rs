@@ -32,8 +32,8 @@ pub struct Limits {
     pub stream_bytes_max: u64,
     /// Longest chunk extension. Nobody uses them for good; 256 is arbitrary.
     pub chunk_extension_bytes_max: u32,
-    /// Largest trailer section. 8 KiB is arbitrary and generous: trailers are validated and
-    /// dropped.
+    /// Largest trailer section, without the empty line behind it; 0 allows no trailers. 8 KiB is
+    /// arbitrary and generous: trailers are validated and dropped.
     pub trailer_bytes_max: u32,
     /// Requests of one connection that may await their answers. Reading pauses there; 128 is five
     /// times the depth of the classic pipelining benchmark.

@@ -58,7 +58,8 @@ impl Bounds {
 
     pub(super) fn trailer(bytes_max: u32, fields_max: u32) -> Self {
         Self {
-            bytes_max,
+            // The empty line is no trailer: no trailers at all still end with one.
+            bytes_max: bytes_max.saturating_add(2),
             target_bytes_max: 0,
             fields_max,
             too_large: ProtocolError::TrailerTooLarge,

@@ -1,14 +1,15 @@
 //! Replays the wire cases of `tests/cases` under every split of their bytes.
 //!
-//! Owns the reading of the files and the comparison. Refuses to know what is right: the files say
+//! Owns what a case says and the comparison. Refuses to know what is right: the files say
 //! it. Their form is described in `tests/cases/README.md`.
 
+mod inputs;
 mod wire;
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use anel::protocol::{Limits, ProtocolError, Version};
+use inputs::{Bytes, files, latin_1};
 use serde::Deserialize;
 use wire::{Ending, Outcome, Seen, replay, splits};
 
@@ -70,62 +71,10 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Bytes {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Part {
-    Text(String),
-    Repeated { repeat: String, times: usize },
-}
-
-impl Bytes {
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Text(text) => latin_1(text),
-            Self::Parts(parts) => parts.iter().flat_map(Part::bytes).collect(),
-        }
-    }
-}
-
-impl Part {
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Text(text) => latin_1(text),
-            Self::Repeated { repeat, times } => latin_1(repeat).repeat(*times),
-        }
-    }
-}
-
-fn latin_1(text: &str) -> Vec<u8> {
-    text.chars()
-        .map(|character| u8::try_from(character).expect("Latin-1"))
-        .collect()
-}
-
 fn cases() -> Vec<(String, Case)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut cases = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("tests/cases") {
-        let path = entry.expect("an entry of tests/cases").path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        let file = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let text = std::fs::read_to_string(&path).expect("a readable file");
-        let parsed: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-        cases.extend(parsed.case.into_iter().map(|case| (file.clone(), case)));
-    }
-    cases
+    let named =
+        |(name, file): (String, File)| file.case.into_iter().map(move |case| (name.clone(), case));
+    files().into_iter().flat_map(named).collect()
 }
 
 impl Case {

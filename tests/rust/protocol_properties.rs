@@ -132,7 +132,7 @@ fn splits_do_not_change_what_tight_limits_refuse() {
             fields_max: random.below(4) as u32,
             body_bytes_max: random.below(6) as u64,
             chunk_extension_bytes_max: random.below(6) as u32,
-            trailer_bytes_max: 1 + random.below(10) as u32,
+            trailer_bytes_max: random.below(10) as u32,
             ..Limits::default()
         };
 
@@ -229,6 +229,26 @@ fn more_fields_than_the_default_are_read_where_they_are_allowed() {
     assert_eq!(
         refused.ending,
         Ending::Refused(ProtocolError::TooManyFields)
+    );
+}
+
+#[test]
+fn a_chunked_body_without_trailers_needs_no_room_for_them() {
+    let limits = Limits {
+        trailer_bytes_max: 0,
+        ..Limits::default()
+    };
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+    let without = format!("{head}0\r\n\r\n");
+    let with = format!("{head}0\r\nT: u\r\n\r\n");
+
+    let accepted = replay(without.as_bytes(), &[without.len()], limits);
+    let refused = replay(with.as_bytes(), &[with.len()], limits);
+
+    assert_eq!(accepted.ending, Ending::Idle);
+    assert_eq!(
+        refused.ending,
+        Ending::Refused(ProtocolError::TrailerTooLarge)
     );
 }
 

@@ -41,6 +41,8 @@ pub enum Ending {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub requests: Vec<Seen>,
+    /// The request that was cut short or refused behind its head, with its body so far.
+    pub begun: Option<Seen>,
     pub ending: Ending,
 }
 
@@ -152,6 +154,7 @@ impl Driver {
         };
         Outcome {
             requests: self.requests,
+            begun: self.begun,
             ending,
         }
     }
