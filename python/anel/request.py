@@ -48,6 +48,11 @@ def log_failure(event: str, request: _core.Request, exception: BaseException) ->
     _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
 
 
+def log_overdue(request: _core.Request) -> None:
+    """Logs that a handler takes longer than `handler_timeout_ms` and is cancelled."""
+    _logger.warning("handler timeout method=%s path=%s", request.method, request.path)
+
+
 async def stream(self: _core.Request) -> AsyncIterator[bytes]:
     """Gives the body as it arrives, in pieces of any size; the client sends no faster.
 

@@ -6,7 +6,8 @@
 use super::connection::{Phase, Recv};
 use super::deadlines::Check;
 use super::handler::{ExchangeId, Handler};
-use super::worker::Worker;
+use super::pace::{Demand, Pace};
+use super::worker::{SHORTAGE_RETRY_MS, Worker};
 use crate::protocol::{CloseReason, ProtocolError};
 use crate::reactor::{Arm, Half, Kind, Op, SendBuffer, Submit, Token};
 
@@ -23,6 +24,9 @@ impl Worker {
             }
             connection.check_at_ms = u64::MAX;
             match connection.deadline(&self.shared.limits) {
+                Some((at_ms, CloseReason::HandlerDeadline)) if at_ms <= now_ms => {
+                    self.on_overdue(check.slot, handler);
+                }
                 Some((at_ms, reason)) if at_ms <= now_ms => {
                     self.on_deadline(check.slot, reason, submit, handler);
                 }
@@ -33,6 +37,9 @@ impl Worker {
 
     /// Submits what the turn produced: one send per connection, re-armed receives, closings.
     pub fn flush<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
+        for slot in std::mem::take(&mut self.unsent) {
+            self.mark(slot);
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.flush_connection(slot, submit, handler);
@@ -60,11 +67,18 @@ impl Worker {
         };
         // Connections that still found no buffer: look again soon, some come back with every turn.
         let starved = (!self.starved.is_empty()).then_some(self.shared.now_ms + 1);
-        let flush = (!self.dirty.is_empty()).then_some(self.shared.now_ms);
-        [self.deadlines.next_at_ms(), accept, starved, flush]
+        let flush = self.wants_turn().then_some(self.shared.now_ms);
+        let unsent = (!self.unsent.is_empty()).then_some(self.shared.now_ms + SHORTAGE_RETRY_MS);
+        [self.deadlines.next_at_ms(), accept, starved, flush, unsent]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether the next turn has something to do, whatever completes until then.
+    #[must_use]
+    pub fn wants_turn(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Stops accepting, closes what is idle; every other connection ends behind its current
@@ -195,9 +209,14 @@ impl Worker {
         if connection.paused {
             connection.read_on(slot, shared, handler);
         }
+        if connection.paused && connection.is_spent(&shared.limits) {
+            // The next turn gives it a new share. `dirty` is empty now: it is the next turn's.
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
         if !connection.sending && !connection.out.is_empty() {
             let bytes = connection.take_output();
-            connection.send_since_ms = shared.now_ms;
+            connection.send_pace = Pace::new(shared.now_ms, Demand::on_send(&shared.limits));
             self.send(slot, SendBuffer { bytes, sent: 0 }, submit);
         }
         self.flush_input(slot, submit);
@@ -221,6 +240,7 @@ impl Worker {
         match connection.phase {
             Phase::Open if ends && connection.leaves_input_unread() => self.linger(slot, submit),
             Phase::Open if ends => self.shut_down(slot, submit),
+            Phase::Open if connection.has_heard_enough(&self.shared.limits) => {}
             Phase::Open if connection.recv == Recv::Idle && !connection.paused => {
                 self.receive(slot, Arm::Eager, submit);
             }

@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::handler::Handler;
 use super::input::Shared;
+use super::pace::Demand;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
@@ -32,6 +33,8 @@ pub struct Worker {
     pub(super) dirty: Vec<u32>,
     /// Connections that wait for a free buffer, oldest first.
     pub(super) starved: VecDeque<(u32, u32)>,
+    /// Slots whose send found no memory.
+    pub(super) unsent: Vec<u32>,
     pub(super) draining: bool,
     next_generation: u32,
 }
@@ -59,12 +62,14 @@ impl Worker {
                 head: RequestHead::default(),
                 counters: Counters::default(),
                 now_ms: 0,
+                turn: 0,
                 lease: None,
                 spares: Vec::new(),
             },
             deadlines: Deadlines::default(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
+            unsent: Vec::new(),
             draining: false,
             next_generation: 0,
         }
@@ -83,6 +88,7 @@ impl Worker {
     /// Begins a turn: everything until the next call happens at this time.
     pub fn on_clock(&mut self, clock: Clock) {
         self.shared.now_ms = clock.monotonic_ms;
+        self.shared.turn = self.shared.turn.wrapping_add(1);
         self.shared.date.update(clock.unix_s);
     }
 
@@ -172,13 +178,13 @@ impl Worker {
                     connection.on_end_of_input(slot, &mut self.shared, handler);
                 }
             }
-            Outcome::Starved => {
-                connection.declined = true;
-                connection.recv = Recv::Starved;
-                self.starved.push_back((slot, token.generation()));
-                self.shared.counters.starved_total += 1;
-            }
+            Outcome::Starved => self.on_starved(token),
             Outcome::Failed(errno, _) if errno.is_cancelled() => connection.declined = true,
+            Outcome::Failed(errno, _) if errno.is_shortage() => {
+                // What the peer sent is still there; the kernel may have memory for it soon.
+                self.shared.counters.shortages_total += 1;
+                self.on_starved(token);
+            }
             Outcome::Failed(errno, _) => {
                 connection.recv = Recv::Ended;
                 let reset = errno.is_reset();
@@ -194,6 +200,17 @@ impl Worker {
         self.mark(slot);
     }
 
+    /// The receive ended because there was nowhere to put the bytes. It is armed again when there
+    /// is.
+    fn on_starved(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token.slot() as usize) {
+            connection.declined = true;
+            connection.recv = Recv::Starved;
+            self.starved.push_back((token.slot(), token.generation()));
+            self.shared.counters.starved_total += 1;
+        }
+    }
+
     fn on_received<S: Submit, H: Handler>(
         &mut self,
         slot: u32,
@@ -206,12 +223,22 @@ impl Worker {
         };
         let shared = &mut self.shared;
         shared.counters.bytes_received_total += lease.len() as u64;
+        let reads_on = connection.reads_on();
         match &mut connection.phase {
             Phase::Open if connection.paused => {
                 connection.carry.extend_from_slice(lease);
                 // Bytes go on arriving until the cancel takes effect: what is on the way is kept.
                 let held_max = shared.limits.head_bytes_max as usize;
                 if connection.carry.len() > held_max && connection.recv == Recv::Armed {
+                    connection.recv = Recv::Cancelling;
+                    let target = Token::new(Kind::Recv, slot, connection.generation);
+                    submit.submit(target, Op::Cancel { target });
+                }
+            }
+            Phase::Open if !reads_on => {
+                connection.unread_input = true;
+                connection.discarded_bytes += lease.len();
+                if connection.has_heard_enough(&shared.limits) && connection.recv == Recv::Armed {
                     connection.recv = Recv::Cancelling;
                     let target = Token::new(Kind::Recv, slot, connection.generation);
                     submit.submit(target, Op::Cancel { target });
@@ -238,6 +265,7 @@ impl Worker {
     ) {
         let slot = token.slot();
         let now_ms = self.shared.now_ms;
+        let demand = Demand::on_send(&self.shared.limits);
         let Some(connection) = self.connection(token) else {
             return;
         };
@@ -247,7 +275,9 @@ impl Worker {
                 let sent = connection.in_flight_bytes - left;
                 let goes_on = left > 0 && connection.phase != Phase::ShutDown;
                 connection.in_flight_bytes = left;
-                connection.send_since_ms = now_ms;
+                if left > 0 {
+                    connection.send_pace.on_bytes(sent, now_ms, demand);
+                }
                 self.shared.counters.bytes_sent_total += sent as u64;
                 if goes_on {
                     self.send(slot, buffer, submit);
@@ -260,6 +290,11 @@ impl Worker {
                 if goes_on {
                     return;
                 }
+            }
+            Outcome::Failed(errno, Some(buffer))
+                if errno.is_shortage() && connection.phase != Phase::ShutDown =>
+            {
+                return self.on_send_shortage(slot, buffer);
             }
             Outcome::Failed(errno, buffer) => {
                 let reset = errno.is_reset() || errno.is_cancelled();
@@ -274,6 +309,21 @@ impl Worker {
             _ => {}
         }
         self.mark(slot);
+    }
+
+    /// The kernel had no memory for the send: it is made again a little later. The peer has as long
+    /// as it had.
+    fn on_send_shortage(&mut self, slot: u32, buffer: SendBuffer) {
+        self.shared.counters.shortages_total += 1;
+        if let Some(connection) = self.connections.get_mut(slot as usize) {
+            connection.sending = false;
+            connection.in_flight_bytes = 0;
+            let behind = std::mem::take(&mut connection.out);
+            connection.out = buffer.remaining().to_vec();
+            connection.out.extend_from_slice(&behind);
+            self.unsent.push(slot);
+        }
+        self.shared.recycle(buffer.bytes);
     }
 
     fn on_send_home(&mut self, slot: u32, buffer: SendBuffer) {
@@ -301,6 +351,7 @@ impl Worker {
                 self.open(socket);
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
+                self.shared.counters.accept_errors_total += 1;
                 // Without descriptors, or when it fails again and again, trying at once would only
                 // burn the core; a connection that closes, or a while, brings the next attempt.
                 listener.failures_in_a_row += 1;
@@ -379,6 +430,9 @@ impl Shared {
 /// How long accepting rests after it failed for want of descriptors. 100 ms is arbitrary: short for
 /// a peer, long for a processor.
 const ACCEPT_RETRY_MS: u64 = 100;
+
+/// How long a connection rests when the kernel had no memory to send. 10 ms is arbitrary.
+pub(super) const SHORTAGE_RETRY_MS: u64 = 10;
 
 /// Send buffers kept for reuse: enough for a turn's worth of connections.
 const SPARES_MAX: usize = 128;
