@@ -55,7 +55,7 @@ pub struct Limits {
     /// unless it sends as fast as `body_bytes_per_s_min` in between.
     pub body_timeout_ms: u64,
     /// How many bytes of a body buy the peer a second. 240 is what Kestrel demands: no line is that
-    /// slow, and a byte at a time is. 0 demands nothing: any byte buys the whole `body_timeout_ms`.
+    /// slow, and a byte at a time is. 0 demands nothing: any byte buys all of `body_timeout_ms`.
     pub body_bytes_per_s_min: u32,
     /// Time without a request in progress. 75 s is nginx's number.
     pub idle_timeout_ms: u64,
@@ -64,8 +64,8 @@ pub struct Limits {
     /// How many bytes taken buy the peer a second; 0 demands nothing. 240 for the same reason.
     pub send_bytes_per_s_min: u32,
     /// Time for a handler that awaits, from its request to the beginning of its answer; 0 is for
-    /// ever. What it is waiting for from the peer, a body that is streamed, does not count. 300 s is
-    /// five times what proxies wait (nginx and most load balancers: 60 s).
+    /// ever. While a streamed body is on its way, it waits for the peer, and that does not count.
+    /// 300 s is five times what proxies wait (nginx and most load balancers: 60 s).
     pub handler_timeout_ms: u64,
     /// Bytes drained from a peer after a refusal, so that a reset does not destroy the answer in
     /// flight.
