@@ -7,7 +7,7 @@ use super::connection::{Phase, Recv};
 use super::deadlines::Check;
 use super::handler::{ExchangeId, Handler};
 use super::pace::{Demand, Pace};
-use super::worker::{SHORTAGE_RETRY_MS, Worker};
+use super::worker::Worker;
 use crate::protocol::{CloseReason, ProtocolError};
 use crate::reactor::{Arm, Half, Kind, Op, SendBuffer, Submit, Token};
 
@@ -37,9 +37,7 @@ impl Worker {
 
     /// Submits what the turn produced: one send per connection, re-armed receives, closings.
     pub fn flush<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
-        for slot in std::mem::take(&mut self.unsent) {
-            self.mark(slot);
-        }
+        self.retry_unlucky();
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.flush_connection(slot, submit, handler);
@@ -68,8 +66,8 @@ impl Worker {
         // Connections that still found no buffer: look again soon, some come back with every turn.
         let starved = (!self.starved.is_empty()).then_some(self.shared.now_ms + 1);
         let flush = self.wants_turn().then_some(self.shared.now_ms);
-        let unsent = (!self.unsent.is_empty()).then_some(self.shared.now_ms + SHORTAGE_RETRY_MS);
-        [self.deadlines.next_at_ms(), accept, starved, flush, unsent]
+        let retry = self.retry_at_ms;
+        [self.deadlines.next_at_ms(), accept, starved, flush, retry]
             .into_iter()
             .flatten()
             .min()
@@ -382,6 +380,23 @@ impl Worker {
     fn takes_connections(&self) -> bool {
         let connections_max = self.shared.limits.connections_max as usize;
         !self.draining && self.connections.len() < connections_max
+    }
+
+    /// What found no memory is tried again when its time has come.
+    fn retry_unlucky(&mut self) {
+        let now_ms = self.shared.now_ms;
+        if self.retry_at_ms.take_if(|at_ms| *at_ms <= now_ms).is_none() {
+            return;
+        }
+        for (slot, generation) in std::mem::take(&mut self.unlucky) {
+            let connection = self.connections.get(slot as usize);
+            if let Some(connection) = connection.filter(|c| c.generation == generation) {
+                if connection.recv == Recv::Starved {
+                    self.starved.push_back((slot, generation));
+                }
+                self.mark(slot);
+            }
+        }
     }
 
     /// Re-arms as many starved connections as there are buffers; the others wait for the next turn.

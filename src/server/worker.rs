@@ -33,8 +33,9 @@ pub struct Worker {
     pub(super) dirty: Vec<u32>,
     /// Connections that wait for a free buffer, oldest first.
     pub(super) starved: VecDeque<(u32, u32)>,
-    /// Slots whose send found no memory.
-    pub(super) unsent: Vec<u32>,
+    /// Connections that the kernel had no memory for, and when they try again.
+    pub(super) unlucky: Vec<(u32, u32)>,
+    pub(super) retry_at_ms: Option<u64>,
     pub(super) draining: bool,
     next_generation: u32,
 }
@@ -69,7 +70,8 @@ impl Worker {
             deadlines: Deadlines::default(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
-            unsent: Vec::new(),
+            unlucky: Vec::new(),
+            retry_at_ms: None,
             draining: false,
             next_generation: 0,
         }
@@ -178,12 +180,18 @@ impl Worker {
                     connection.on_end_of_input(slot, &mut self.shared, handler);
                 }
             }
-            Outcome::Starved => self.on_starved(token),
+            Outcome::Starved => {
+                connection.declined = true;
+                connection.recv = Recv::Starved;
+                self.starved.push_back((slot, token.generation()));
+                self.shared.counters.starved_total += 1;
+            }
             Outcome::Failed(errno, _) if errno.is_cancelled() => connection.declined = true,
             Outcome::Failed(errno, _) if errno.is_shortage() => {
                 // What the peer sent is still there; the kernel may have memory for it soon.
-                self.shared.counters.shortages_total += 1;
-                self.on_starved(token);
+                connection.declined = true;
+                connection.recv = Recv::Starved;
+                self.on_shortage(slot, token.generation());
             }
             Outcome::Failed(errno, _) => {
                 connection.recv = Recv::Ended;
@@ -198,17 +206,6 @@ impl Worker {
             Outcome::Accepted(_) | Outcome::Sent(_) | Outcome::Ready => {}
         }
         self.mark(slot);
-    }
-
-    /// The receive ended because there was nowhere to put the bytes. It is armed again when there
-    /// is.
-    fn on_starved(&mut self, token: Token) {
-        if let Some(connection) = self.connections.get_mut(token.slot() as usize) {
-            connection.declined = true;
-            connection.recv = Recv::Starved;
-            self.starved.push_back((token.slot(), token.generation()));
-            self.shared.counters.starved_total += 1;
-        }
     }
 
     fn on_received<S: Submit, H: Handler>(
@@ -294,7 +291,12 @@ impl Worker {
             Outcome::Failed(errno, Some(buffer))
                 if errno.is_shortage() && connection.phase != Phase::ShutDown =>
             {
-                return self.on_send_shortage(slot, buffer);
+                connection.sending = false;
+                connection.in_flight_bytes = 0;
+                let behind = std::mem::take(&mut connection.out);
+                connection.out = [buffer.remaining(), &behind].concat();
+                self.shared.recycle(buffer.bytes);
+                return self.on_shortage(slot, token.generation());
             }
             Outcome::Failed(errno, buffer) => {
                 let reset = errno.is_reset() || errno.is_cancelled();
@@ -311,19 +313,13 @@ impl Worker {
         self.mark(slot);
     }
 
-    /// The kernel had no memory for the send: it is made again a little later. The peer has as long
-    /// as it had.
-    fn on_send_shortage(&mut self, slot: u32, buffer: SendBuffer) {
+    /// The kernel had no memory for an op. It is made again a little later: at once, it would only
+    /// burn the core.
+    fn on_shortage(&mut self, slot: u32, generation: u32) {
         self.shared.counters.shortages_total += 1;
-        if let Some(connection) = self.connections.get_mut(slot as usize) {
-            connection.sending = false;
-            connection.in_flight_bytes = 0;
-            let behind = std::mem::take(&mut connection.out);
-            connection.out = buffer.remaining().to_vec();
-            connection.out.extend_from_slice(&behind);
-            self.unsent.push(slot);
-        }
-        self.shared.recycle(buffer.bytes);
+        self.unlucky.push((slot, generation));
+        let at_ms = self.shared.now_ms + SHORTAGE_RETRY_MS;
+        self.retry_at_ms.get_or_insert(at_ms);
     }
 
     fn on_send_home(&mut self, slot: u32, buffer: SendBuffer) {
@@ -431,8 +427,8 @@ impl Shared {
 /// a peer, long for a processor.
 const ACCEPT_RETRY_MS: u64 = 100;
 
-/// How long a connection rests when the kernel had no memory to send. 10 ms is arbitrary.
-pub(super) const SHORTAGE_RETRY_MS: u64 = 10;
+/// How long a connection rests when the kernel had no memory for it. 10 ms is arbitrary.
+const SHORTAGE_RETRY_MS: u64 = 10;
 
 /// Send buffers kept for reuse: enough for a turn's worth of connections.
 const SPARES_MAX: usize = 128;

@@ -5,6 +5,7 @@
 //! trace; `ANEL_SIM_SEEDS=100000` runs more of them.
 
 mod application;
+mod bounds;
 mod client;
 mod inbox;
 mod kernel;
