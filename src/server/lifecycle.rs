@@ -48,6 +48,7 @@ impl Worker {
         self.feed_starved(submit);
         // Last: a connection that was closed just now may have made room, and nothing else may ever
         // happen.
+        self.open_held();
         self.arm_listeners(submit);
     }
 
@@ -83,6 +84,7 @@ impl Worker {
     /// requests.
     pub fn drain<S: Submit>(&mut self, submit: &mut S) {
         self.draining = true;
+        self.open_held();
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             listener.retry_at_ms = None;
             if listener.armed {
@@ -378,8 +380,17 @@ impl Worker {
 
     /// Whether there is a reason to accept at all.
     fn takes_connections(&self) -> bool {
-        let connections_max = self.shared.limits.connections_max as usize;
-        !self.draining && self.connections.len() < connections_max
+        !self.draining && self.room() > 0
+    }
+
+    /// Who was accepted too early is served as soon as there is room; at once in a drain, which
+    /// waits for nobody.
+    fn open_held(&mut self) {
+        while (self.draining || self.room() > 0)
+            && let Some(socket) = self.held.pop_front()
+        {
+            self.open(socket);
+        }
     }
 
     /// What found no memory is tried again when its time has come.

@@ -27,6 +27,8 @@ use crate::reactor::{
 pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) listeners: Vec<Listener>,
+    /// Sockets that were accepted before the accept could be stopped, while the table is full.
+    pub(super) held: VecDeque<RawFd>,
     pub(super) shared: Shared,
     pub(super) deadlines: Deadlines,
     /// Slots to look at in `flush`, each once.
@@ -57,6 +59,7 @@ impl Worker {
         Self {
             connections: Slab::new(),
             listeners: Vec::new(),
+            held: VecDeque::new(),
             shared: Shared {
                 limits,
                 date: DateLine::default(),
@@ -333,7 +336,7 @@ impl Worker {
 
     fn on_accept<S: Submit>(&mut self, token: Token, more: bool, outcome: Outcome, submit: &mut S) {
         let now_ms = self.shared.now_ms;
-        let full = self.connections.len() + 1 >= self.shared.limits.connections_max as usize;
+        let room = self.room();
         let Some(listener) = self.listeners.get_mut(token.slot() as usize) else {
             return;
         };
@@ -341,10 +344,14 @@ impl Worker {
         match outcome {
             Outcome::Accepted(socket) => {
                 listener.failures_in_a_row = 0;
-                if full && more {
+                if room == 1 && more {
                     submit.submit(token, Op::Cancel { target: token });
                 }
-                self.open(socket);
+                if room == 0 && !self.draining {
+                    self.held.push_back(socket);
+                } else {
+                    self.open(socket);
+                }
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
                 self.shared.counters.accept_errors_total += 1;
@@ -360,7 +367,13 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, socket: RawFd) {
+    /// How many more connections there may be.
+    pub(super) fn room(&self) -> usize {
+        let connections_max = self.shared.limits.connections_max as usize;
+        connections_max.saturating_sub(self.connections.len())
+    }
+
+    pub(super) fn open(&mut self, socket: RawFd) {
         self.next_generation = (self.next_generation + 1) & GENERATION_MASK;
         let mut connection = Connection::new(
             socket,

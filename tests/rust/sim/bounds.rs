@@ -204,6 +204,48 @@ fn a_pipeline_is_answered_in_shares_and_others_come_in_between() {
 }
 
 #[test]
+fn who_is_accepted_too_early_is_served_when_there_is_room() {
+    let mut stage = Stage::new(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    let ids = [0, 1, 2].map(|_| stage.world.kernel.connect(1 << 20));
+    for (client, id) in ids.into_iter().enumerate() {
+        let text = request(client, 0, Mode::Now, 5);
+        stage.world.kernel.sockets[id].peer_send(text.as_bytes());
+    }
+    stage.world.settle();
+    assert_eq!((stage.open(), stage.world.kernel.backlog()), (1, 0));
+
+    for (done, id) in ids.into_iter().enumerate() {
+        assert!(stage.read(id).starts_with("HTTP/1.1 200 "));
+        assert_eq!(stage.requests(done + 1), 0, "its turn has not come");
+        stage.close(id);
+    }
+
+    assert_eq!(stage.open(), 0);
+    stage.assert_drained();
+}
+
+#[test]
+fn a_drain_serves_who_was_accepted_too_early() {
+    let mut stage = Stage::new(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    let ids = [0, 1].map(|_| stage.world.kernel.connect(1 << 20));
+    let text = request(1, 0, Mode::Now, 5);
+    stage.world.kernel.sockets[ids[1]].peer_send(text.as_bytes());
+    stage.world.settle();
+
+    stage.drain();
+
+    assert!(stage.read(ids[1]).contains("\r\nConnection: close\r\n"));
+    stage.close(ids[1]);
+    assert!(stage.world.worker.is_drained());
+}
+
+#[test]
 fn what_follows_a_closing_request_is_not_read_for_ever() {
     let mut stage = Stage::new(Limits {
         linger_bytes_max: 1_000,
