@@ -58,7 +58,10 @@ pub const FAILED: &[u8] = b"failed";
 
 /// The length that an answer in pieces announces: every other one does.
 pub fn announced(content: &[u8]) -> Option<u64> {
-    (content.len() % 2 == 0).then_some(content.len() as u64)
+    content
+        .len()
+        .is_multiple_of(2)
+        .then_some(content.len() as u64)
 }
 
 /// Whether a head has a body that a handler can be given in pieces.

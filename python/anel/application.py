@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
-from anel import _core, encoding, extension, loops, script
+from anel import _core, encoding, extension, limits, loops, script
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -58,6 +58,8 @@ class Application(RouteShortcuts):
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
     off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
     asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
+    `limits` replaces limits on peers and handlers by name, such as `{"body_bytes_max": 1 << 20}` or
+    `{"handler_timeout_ms": "30s"}` (`anel.limits`); command line, environment and file go before.
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
     """
 
@@ -75,6 +77,7 @@ class Application(RouteShortcuts):
         debug: bool = False,
         loop: LoopChoice | None = None,
         cancel_on_disconnect: bool = True,
+        limits: Mapping[str, int | str] | None = None,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -88,7 +91,7 @@ class Application(RouteShortcuts):
             raise ConfigError(
                 f"cancel_on_disconnect must be True or False, not {cancel_on_disconnect!r}"
             )
-        self._limits = _limits(reaper_settings)
+        self._limits = _limits(reaper_settings, limits)
         self._cancel_on_disconnect = bool(cancel_on_disconnect)
         self._log_request = log_request
         self._debug = bool(debug)
@@ -323,6 +326,7 @@ class Application(RouteShortcuts):
             raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
         reactor = _reactor(reactor)
         loops.check(loop)
+        chosen = self._chosen_limits()
         _choose_json_engine()
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
@@ -338,7 +342,7 @@ class Application(RouteShortcuts):
             except OSError as error:
                 leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
             serving_on = functools.partial(Serving, event_loop, early=early)
-            self._serve(serving_on, listener, address(listener, host), reactor)
+            self._serve(serving_on, listener, address(listener, host), reactor, chosen)
 
     def _serve(
         self,
@@ -346,9 +350,10 @@ class Application(RouteShortcuts):
         listener: socket.socket,
         where: str,
         reactor: str,
+        chosen: Mapping[str, int],
     ) -> None:
         try:
-            self._worker = self._new_worker(listener, reactor)
+            self._worker = self._new_worker(listener, reactor, chosen)
             script.note_serving()
             life = functools.partial(self._hooks.live, self) if self._hooks else None
             serving = serving_on(self._worker, listener, life)
@@ -361,18 +366,28 @@ class Application(RouteShortcuts):
             self._worker = None
             self._router.thaw()
 
-    def _new_worker(self, listener: socket.socket, reactor: str) -> _core.Worker:
+    def _new_worker(
+        self, listener: socket.socket, reactor: str, chosen: Mapping[str, int]
+    ) -> _core.Worker:
         worker = _core.Worker(
             self,
             listener.fileno(),
             [self._in_middleware(entry) for entry in self._router.freeze()],
             reactor=reactor,
-            limits=self._limits or None,
+            limits=chosen or None,
             automatic_methods=self._automatic_methods,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
         return worker
+
+    def _chosen_limits(self) -> dict[str, int]:
+        """The limits that are not the core's own, by name."""
+        try:
+            chosen = limits.resolve(self._limits)
+        except ConfigError as error:
+            leave(EXIT_SETUP, str(error))
+        return {one.setting.name: one.value for one in chosen if one.origin != "default"}
 
     def _in_middleware(self, entry: TableEntry) -> TableEntry:
         handler, kind = entry[2:4]
@@ -422,18 +437,22 @@ class Application(RouteShortcuts):
         return self.default_request_logger if enabled else None
 
 
-def _limits(reaper_settings: Mapping[str, float] | None) -> dict[str, int]:
+def _limits(
+    reaper_settings: Mapping[str, float] | None, chosen: Mapping[str, int | str] | None
+) -> dict[str, int]:
+    own = limits.check(chosen)
     if not isinstance(reaper_settings, Mapping | None):
         raise ConfigError(f"reaper_settings must be a dict, not {reaper_settings!r}")
-    limits = {}
     for name, value in (reaper_settings or {}).items():
         if name not in ("check_interval", "idle_timeout"):
             raise ConfigError(f"reaper_settings has no {name!r}: use idle_timeout")
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ConfigError(f"reaper_settings[{name!r}] must be seconds above 0, not {value!r}")
         if name == "idle_timeout":
-            limits["idle_timeout_ms"] = max(1, round(min(value, _IDLE_S_MAX) * 1000))
-    return limits
+            if "idle_timeout_ms" in own:
+                raise ConfigError("reaper_settings and limits both give an idle timeout")
+            own["idle_timeout_ms"] = max(1, round(min(value, _IDLE_S_MAX) * 1000))
+    return own
 
 
 def _reactor(chosen: str | None) -> str:

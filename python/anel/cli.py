@@ -1,4 +1,4 @@
-"""The command line: `anel [run] APP` and `anel doctor`.
+"""The command line: `anel [run] APP`, `anel config` and `anel doctor`.
 
 Owns options, exit codes and how failures look: one readable line, or the traceback of the user's
 own code. Exit codes: 0 served and drained, 2 wrong usage, 3 cannot start, 4 cannot listen.
@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 import anel
-from anel import alias, script
+from anel import alias, limits, script, settings
 from anel.application import REACTORS, Application
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.loading import load
 from anel.loops import LOOPS, preferring, require
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[int]
+else:
+    # Generic since click 8.4 only.
+    _ParamType = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _RunByDefault(click.Group):
@@ -39,6 +47,37 @@ def main() -> None:
 
     `anel APP` is short for `anel run APP`.
     """
+
+
+class _Value(_ParamType):
+    """The value of a setting, as it is spelled."""
+
+    def __init__(self, setting: settings.Setting) -> None:
+        self.name = setting.unit.value
+        self._setting = setting
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that is meant."""
+        try:
+            return self._setting.parse(value, "it")
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _takes_limits(command: F) -> F:
+    """Gives a command an option for every limit."""
+    for limit in reversed(limits.LIMITS):
+        known = f"[env var: {limit.variable}; default: {limit.write(limit.default)}]"
+        option = click.option(limit.option, type=_Value(limit), help=f"{limit.help}  {known}")
+        command = option(command)
+    return command
+
+
+def _give_limits(parameters: dict[str, Any]) -> None:
+    """Takes the limits out of a command's parameters; they hold until it ends."""
+    values = {limit.name: parameters.pop(limit.parameter) for limit in limits.LIMITS}
+    chosen = {name: value for name, value in values.items() if value is not None}
+    click.get_current_context().with_resource(settings.given(chosen))
 
 
 class _EndsAtScript(click.Command):
@@ -76,6 +115,7 @@ class _EndsAtScript(click.Command):
     "  [env var: ANEL_LOOP; default: auto]",
 )
 @click.option("--debug", is_flag=True, help="Log requests; show tracebacks in 500 responses.")
+@_takes_limits
 @click.option(
     "--japronto",
     is_flag=True,
@@ -86,13 +126,14 @@ def run(
     app: str,
     arguments: tuple[str, ...],
     japronto: bool,
-    **settings: Any,
+    **parameters: Any,
 ) -> None:
     """Serve an application.
 
     APP is module:attribute, module.attribute, file.py or file.py:attribute.
     """
-    loop = settings["loop"]
+    _give_limits(parameters)
+    loop = parameters["loop"]
     # A loop that the application's module asks for is made while it is loaded.
     click.get_current_context().with_resource(preferring(loop))
     if loop is not None:
@@ -103,15 +144,16 @@ def run(
     if arguments:
         hint = "; --japronto goes before APP" if "--japronto" in arguments else ""
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)}){hint}")
-    _serve(_load(app), settings.pop("host"), settings.pop("port"), **settings)
+    _serve(_load(app), parameters.pop("host"), parameters.pop("port"), **parameters)
 
 
 def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
     context = click.get_current_context()
+    not_of_run = {"app", "arguments", "japronto"} | {one.parameter for one in limits.LIMITS}
     given = {
         name: value
         for name, value in context.params.items()
-        if name not in ("app", "arguments", "japronto")
+        if name not in not_of_run
         and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     alias.install()
@@ -130,6 +172,38 @@ def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
         leave_with_traceback(1 if script.has_served() else EXIT_SETUP, error)
     if not script.has_served():
         leave(EXIT_SETUP, f"{app!r} has ended without serving: nothing called app.run()")
+
+
+@main.command()
+@click.argument("app", required=False)
+@_takes_limits
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def config(app: str | None, as_json: bool, **parameters: Any) -> None:
+    """Tell which limits hold for APP, and where each comes from.
+
+    They come from options, the environment, [tool.anel] in the pyproject.toml of the working
+    directory, the application (if APP is given), in this order.
+    """
+    _give_limits(parameters)
+    own = _load(app)._limits if app is not None else {}
+    try:
+        chosen = limits.resolve(own)
+    except ConfigError as error:
+        leave(EXIT_SETUP, str(error))
+    if as_json:
+        report = {
+            one.setting.key: {
+                "name": one.setting.name,
+                "value": one.value,
+                "origin": one.origin,
+            }
+            for one in chosen
+        }
+        click.echo(json.dumps(report, indent=2))
+        return
+    for one in chosen:
+        written = one.setting.write(one.value)
+        click.echo(f"{one.setting.key:<21} {written:<8} {one.origin}")
 
 
 @main.command()

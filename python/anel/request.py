@@ -78,6 +78,11 @@ def parse_json(text: str) -> Any:
         raise JSONError("A number has too many digits", text, 0) from None
 
 
+def log_overdue(request: _core.Request) -> None:
+    """Logs that a handler takes longer than `handler_timeout_ms` and is cancelled."""
+    _logger.warning("handler timeout method=%s path=%s", request.method, request.path)
+
+
 async def stream(self: _core.Request) -> AsyncIterator[bytes]:
     """Gives the body as it arrives, in pieces of any size; the client sends no faster.
 

@@ -36,6 +36,8 @@ pub enum CloseReason {
     BodyDeadline,
     /// The peer did not take its responses in time.
     SendDeadline,
+    /// The handler did not answer in time, nor end when it was cancelled.
+    HandlerDeadline,
     /// The worker is shutting down.
     Draining,
     /// The drain deadline passed with the connection still busy.
@@ -63,6 +65,7 @@ impl CloseReason {
             Self::HeadDeadline => "head_deadline",
             Self::BodyDeadline => "body_deadline",
             Self::SendDeadline => "send_deadline",
+            Self::HandlerDeadline => "handler_deadline",
             Self::Draining => "draining",
             Self::DrainDeadline => "drain_deadline",
             Self::SocketError => "socket_error",
@@ -87,6 +90,7 @@ impl CloseReason {
             Self::HeadDeadline => "request head took too long",
             Self::BodyDeadline => "request body took too long",
             Self::SendDeadline => "peer does not read its responses",
+            Self::HandlerDeadline => "handler took too long",
             Self::Draining => "server is shutting down",
             Self::DrainDeadline => "still busy when the drain deadline passed",
             Self::SocketError => "socket error",

@@ -35,8 +35,9 @@ pub struct Limits {
     /// Largest trailer section, without the empty line behind it; 0 allows no trailers. 8 KiB is
     /// arbitrary and generous: trailers are validated and dropped.
     pub trailer_bytes_max: u32,
-    /// Requests of one connection that may await their answers. Reading pauses there; 128 is five
-    /// times the depth of the classic pipelining benchmark.
+    /// Requests of one connection that may await their answers; also those that it gets answered
+    /// before the others have their turn. Reading pauses there; 128 is five times the depth of the
+    /// classic pipelining benchmark.
     pub pipeline_depth_max: u32,
     /// Bytes owed to one peer at which parsing and reading pause. 256 KiB keeps 1,000 slow readers
     /// within 256 MiB.
@@ -50,12 +51,22 @@ pub struct Limits {
     pub connections_max: u32,
     /// Time for a whole head, from its first byte: a total, so a byte at a time does not extend it.
     pub head_timeout_ms: u64,
-    /// Time for a whole body, from the end of its head.
+    /// Time in which more of a body has to come. A peer that pauses again and again uses it up,
+    /// unless it sends as fast as `body_bytes_per_s_min` in between.
     pub body_timeout_ms: u64,
+    /// How many bytes of a body buy the peer a second. 240 is what Kestrel demands: no line is that
+    /// slow, and a byte at a time is. 0 demands nothing: any byte buys all of `body_timeout_ms`.
+    pub body_bytes_per_s_min: u32,
     /// Time without a request in progress. 75 s is nginx's number.
     pub idle_timeout_ms: u64,
-    /// Time in which the peer has to take some of what it is owed.
+    /// Time in which the peer has to take some of what it is owed, as `body_timeout_ms` for a body.
     pub send_timeout_ms: u64,
+    /// How many bytes taken buy the peer a second; 0 demands nothing. 240 for the same reason.
+    pub send_bytes_per_s_min: u32,
+    /// Time for a handler that awaits, from its request to the beginning of its answer; 0 is for
+    /// ever. While a streamed body is on its way, it waits for the peer, and that does not count.
+    /// 300 s is five times what proxies wait (nginx and most load balancers: 60 s).
+    pub handler_timeout_ms: u64,
     /// Bytes drained from a peer after a refusal, so that a reset does not destroy the answer in
     /// flight.
     pub linger_bytes_max: u32,
@@ -79,8 +90,11 @@ impl Default for Limits {
             connections_max: 60_000,
             head_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
+            body_bytes_per_s_min: 240,
             idle_timeout_ms: 75_000,
             send_timeout_ms: 60_000,
+            send_bytes_per_s_min: 240,
+            handler_timeout_ms: 300_000,
             linger_bytes_max: 1024 * 1024,
             linger_timeout_ms: 2_000,
         }

@@ -149,6 +149,10 @@ impl Handler for Dispatch<'_, '_> {
         }
     }
 
+    fn on_overdue(&mut self, exchange: ExchangeId) {
+        self.shared.order(self.py, Order::Hurry(exchange));
+    }
+
     fn on_abandoned(&mut self, exchange: ExchangeId, reason: CloseReason) {
         self.shared.abandon(self.py, exchange, reason);
     }

@@ -57,6 +57,8 @@ mod _core {
     #[pymodule_export]
     use super::response_headers::ResponseHeaders;
     #[pymodule_export]
+    use super::settings::default_limits;
+    #[pymodule_export]
     use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
     #[pymodule_export]
     use super::worker::Worker;

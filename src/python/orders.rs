@@ -30,6 +30,8 @@ pub enum Order {
     ReadBody(ExchangeId),
     /// End what works for a client that is gone.
     Leave(ExchangeId),
+    /// Cancel the handler of an exchange whose time is up.
+    Hurry(ExchangeId),
 }
 
 impl Shared {
@@ -70,6 +72,7 @@ impl Shared {
                 Order::AbortBody(exchange) => self.abort_body(exchange, worker, dispatch),
                 Order::ReadBody(exchange) => worker.read_body(exchange, dispatch),
                 Order::Leave(exchange) => self.leave(py, exchange),
+                Order::Hurry(exchange) => self.hurry(py, exchange),
             }
             self.contexts.renew(py);
         }

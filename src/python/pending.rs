@@ -192,6 +192,25 @@ impl Shared {
         }
     }
 
+    /// The time of a handler is up. What it raises when it is cancelled is answered as any failure.
+    pub fn hurry(&self, py: Python<'_>, exchange: ExchangeId) {
+        let pending = self.pending.0.borrow();
+        let Some(entry) = pending.get(&exchange) else {
+            return;
+        };
+        let request = entry.request.bind(py).clone();
+        let task = entry.task.as_ref().map(|task| task.clone_ref(py));
+        drop(pending);
+        let Some(task) = task else { return };
+        let told = py
+            .import("anel.request")
+            .and_then(|module| module.call_method1("log_overdue", (request,)));
+        let cancelled = task.call_method0(py, intern!(py, "cancel"));
+        for error in [told.err(), cancelled.err()].into_iter().flatten() {
+            error.write_unraisable(py, None);
+        }
+    }
+
     /// Cancels everything that is not over, as at the deadline of a drain. False when there is
     /// nothing that an open connection waits for.
     pub fn cancel_pending(&self, py: Python<'_>) -> PyResult<bool> {

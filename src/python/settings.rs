@@ -12,29 +12,53 @@ use crate::protocol::Limits;
 use crate::reactor::{self, Config, ConfigError, FlagKnob};
 use crate::server;
 
+/// Calls a macro with the names of all limits.
+macro_rules! for_all_limits {
+    ($call:ident) => {
+        $call!(
+            head_bytes_max target_bytes_max fields_max body_bytes_max stream_bytes_max
+            chunk_extension_bytes_max trailer_bytes_max pipeline_depth_max owed_bytes_max
+            stream_owed_bytes_max connections_max head_timeout_ms body_timeout_ms
+            body_bytes_per_s_min idle_timeout_ms send_timeout_ms send_bytes_per_s_min
+            handler_timeout_ms linger_bytes_max linger_timeout_ms
+        )
+    };
+}
+
 /// Limits with some of them replaced, or the name that is unknown or out of range.
 pub fn limits(chosen: HashMap<String, u64>) -> Result<Limits, String> {
     let mut limits = Limits::default();
-    macro_rules! choose {
-        ($name:ident, $value:ident, $($field:ident)*) => {
-            match $name.as_str() {
-                $(stringify!($field) => {
-                    limits.$field = $value.try_into().map_err(|_| {
-                        format!("limit {} is out of range: {}", $name, $value)
-                    })?;
-                })*
-                _ => return Err(format!("there is no limit named {:?}", $name)),
-            }
-        };
-    }
     for (name, value) in chosen {
-        choose!(name, value,
-            head_bytes_max target_bytes_max fields_max body_bytes_max stream_bytes_max
-            chunk_extension_bytes_max trailer_bytes_max pipeline_depth_max owed_bytes_max
-            stream_owed_bytes_max connections_max head_timeout_ms body_timeout_ms idle_timeout_ms
-            send_timeout_ms linger_bytes_max linger_timeout_ms);
+        macro_rules! choose {
+            ($($field:ident)*) => {
+                match name.as_str() {
+                    $(stringify!($field) => {
+                        limits.$field = value.try_into().map_err(|_| {
+                            format!("limit {name} is out of range: {value}")
+                        })?;
+                    })*
+                    _ => return Err(format!("there is no limit named {name:?}")),
+                }
+            };
+        }
+        for_all_limits!(choose);
     }
     Ok(limits)
+}
+
+/// Every limit with its default, by name.
+#[pyfunction]
+pub fn default_limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    // All of them: a field that is not named does not compile.
+    macro_rules! fill {
+        ($($field:ident)*) => {
+            let Limits { $($field),* } = Limits::default();
+            $(dict.set_item(stringify!($field), $field)?;)*
+        };
+    }
+    for_all_limits!(fill);
+    Ok(dict)
 }
 
 /// The reactor's sizes, with what the environment forces.
@@ -67,7 +91,8 @@ impl Snapshot {
         }
         fill!(self.worker, connections_accepted_total connections_closed_total requests_total
             streams_total bodies_streamed_total refusals_total sends_total pauses_total
-            starved_total accept_pauses_total deadlines_total answers_dropped_total
+            starved_total accept_pauses_total accept_errors_total shortages_total
+            handlers_overdue_total deadlines_total answers_dropped_total
             stale_completions_total bytes_received_total bytes_sent_total);
         dict.set_item("waits_total", self.reactor.waits)?;
         dict.set_item("enters_total", self.reactor.enters)?;

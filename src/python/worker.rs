@@ -344,6 +344,9 @@ impl Engine {
 
     /// How long the wait may last.
     fn timeout(&self, until: Option<Instant>) -> Option<Duration> {
+        if self.worker.wants_turn() {
+            return Some(Duration::ZERO);
+        }
         let elapsed = self.started.elapsed();
         let deadline = self.worker.next_deadline_ms().map(|at_ms| {
             // Rounded up: a deadline that is checked early only costs another turn.

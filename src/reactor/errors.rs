@@ -37,6 +37,12 @@ impl Errno {
         )
     }
 
+    /// Whether the kernel had no memory for the op, which may succeed later.
+    #[must_use]
+    pub const fn is_shortage(self) -> bool {
+        matches!(self.0, libc::ENOMEM | libc::ENOBUFS)
+    }
+
     /// Whether an accept failed because descriptors or memory ran out: accepting again at once
     /// would spin.
     #[must_use]
@@ -327,6 +333,7 @@ mod tests {
         assert!(Errno(libc::ECANCELED).is_cancelled());
         assert!(Errno(libc::EPIPE).is_reset() && !Errno(libc::EMFILE).is_reset());
         assert!(Errno(libc::EMFILE).is_descriptor_limit());
+        assert!(Errno(libc::ENOBUFS).is_shortage() && !Errno(libc::EMFILE).is_shortage());
         assert_eq!(
             io::Error::from(Errno(libc::EPIPE)).raw_os_error(),
             Some(libc::EPIPE)

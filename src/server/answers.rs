@@ -78,7 +78,7 @@ impl Worker {
             }
             None => {
                 if is_first {
-                    connection.on_first_complete(shared.now_ms);
+                    connection.on_first_complete(shared);
                 } else {
                     connection.queue.fulfil(exchange.sequence, held);
                 }
@@ -160,7 +160,7 @@ impl Worker {
             connection.end_behind(exchange, reason, handler);
         }
         if connection.queue.is_first(exchange.sequence) {
-            connection.on_first_complete(self.shared.now_ms);
+            connection.on_first_complete(&self.shared);
         } else {
             connection.queue.settle_stream(exchange.sequence);
         }
@@ -191,10 +191,10 @@ impl Connection {
 
     /// The first answer in line is in the send buffer; the next ones follow as far as they are
     /// ready.
-    fn on_first_complete(&mut self, now_ms: u64) {
+    fn on_first_complete(&mut self, shared: &Shared) {
         self.queue.release_first(&mut self.out);
-        self.idle_since_ms = now_ms;
-        self.ask_for_body(now_ms);
+        self.idle_since_ms = shared.now_ms;
+        self.ask_for_body(shared);
     }
 
     /// The answer of this exchange is complete; the body of its request may not be.

@@ -9,6 +9,8 @@ use std::os::fd::RawFd;
 
 use super::handler::ExchangeId;
 use super::incoming::Incoming;
+use super::overdue;
+use super::pace::{Demand, Pace};
 use super::queue::Queue;
 use crate::protocol::{CloseReason, Http1, Limits, RequestHead};
 
@@ -46,12 +48,12 @@ pub(super) enum Phase {
 }
 
 /// A request whose body is still arriving. Boxed: most requests have none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathering {
     pub head: RequestHead,
     pub head_bytes: Vec<u8>,
     pub body: Vec<u8>,
-    pub started_ms: u64,
+    pub pace: Pace,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,8 @@ pub(super) struct Connection {
     pub paused: bool,
     /// Whether bytes arrived that nobody will read (after the last request, or after a refusal).
     pub unread_input: bool,
+    /// How much of that was thrown away while an answer is awaited.
+    pub discarded_bytes: usize,
     /// Whether there may be bytes that no receive was armed for: it starved, was cancelled, or is
     /// to be the first.
     pub declined: bool,
@@ -86,9 +90,13 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// Whether every request from here on gets `Connection: close`.
     pub draining: bool,
+    /// The turn that `turn_requests` were handed on in.
+    pub turn: u32,
+    pub turn_requests: u32,
     pub idle_since_ms: u64,
     pub head_since_ms: Option<u64>,
-    pub send_since_ms: u64,
+    /// How fast the peer takes what is being sent.
+    pub send_pace: Pace,
     /// The earliest entry of this connection in the deadline heap.
     pub check_at_ms: u64,
 }
@@ -111,12 +119,15 @@ impl Connection {
             closing: None,
             paused: false,
             unread_input: false,
+            discarded_bytes: 0,
             declined: true,
             dirty: false,
             draining: false,
+            turn: 0,
+            turn_requests: 0,
             idle_since_ms: now_ms,
             head_since_ms: None,
-            send_since_ms: now_ms,
+            send_pace: Pace::new(now_ms, Demand::on_send(limits)),
             check_at_ms: u64::MAX,
         }
     }
@@ -134,13 +145,35 @@ impl Connection {
         if let Some(incoming) = &self.incoming {
             return incoming.rests();
         }
-        self.gathering.is_none() && self.owes_too_much(limits)
+        self.gathering.is_none() && (self.is_spent(limits) || self.owes_too_much(limits))
+    }
+
+    /// Whether it has had as many requests answered in this turn as one connection may: it goes on
+    /// in the next, and the others are not kept waiting.
+    #[inline]
+    pub(super) fn is_spent(&self, limits: &Limits) -> bool {
+        self.turn_requests >= limits.pipeline_depth_max
+    }
+
+    /// A new turn has a new share.
+    #[inline]
+    pub(super) fn begin_turn(&mut self, turn: u32) {
+        if self.turn != turn {
+            self.turn = turn;
+            self.turn_requests = 0;
+        }
     }
 
     /// Whether what the peer sends is looked at: to the end of a body that is handed on, also
     /// when its answer will be the last.
     pub(super) fn reads_on(&self) -> bool {
         self.closing.is_none() || self.incoming.is_some()
+    }
+
+    /// Whether the peer has sent as much as is worth throwing away, and an answer is awaited still:
+    /// the rest stays with the peer.
+    pub(super) fn has_heard_enough(&self, limits: &Limits) -> bool {
+        !self.reads_on() && self.discarded_bytes >= limits.linger_bytes_max as usize
     }
 
     /// Whether nothing is owed, in flight or awaited.
@@ -214,27 +247,22 @@ impl Connection {
         if self.phase == Phase::ShutDown {
             return None;
         }
-        let sending = self.sending.then(|| {
-            let at = self.send_since_ms + limits.send_timeout_ms;
-            (at, CloseReason::SendDeadline)
-        });
-        if let Some(incoming) = &self.incoming {
-            // The peer sends and receives at the same time; it has to go on with either.
-            let body = incoming
-                .waits_since_ms()
-                .map(|at| (at + limits.body_timeout_ms, CloseReason::BodyDeadline));
-            return sending.into_iter().chain(body).min_by_key(|(at, _)| *at);
+        let sending = self
+            .sending
+            .then(|| (self.send_pace.until_ms(), CloseReason::SendDeadline));
+        if self.incoming.is_some() || !self.queue.is_empty() {
+            return self.deadline_of_exchange(limits, sending);
         }
         if sending.is_some() {
             return sending;
         }
-        if !self.queue.is_empty() || self.paused {
+        if self.paused {
             return None;
         }
         if let Some(gathering) = &self.gathering {
             // It begins anew behind earlier answers: the peer's 100 may have waited for them.
-            let since_ms = gathering.started_ms.max(self.idle_since_ms);
-            let at = since_ms + limits.body_timeout_ms;
+            let anew = self.idle_since_ms.saturating_add(limits.body_timeout_ms);
+            let at = gathering.pace.until_ms().max(anew);
             return Some((at, CloseReason::BodyDeadline));
         }
         if let Some(since_ms) = self.head_since_ms {
@@ -244,6 +272,24 @@ impl Connection {
             self.idle_since_ms + limits.idle_timeout_ms,
             CloseReason::IdleDeadline,
         ))
+    }
+
+    /// The earliest of what peer and handlers owe while a request is in progress: the peer sends
+    /// and receives at the same time, and has to go on with either.
+    fn deadline_of_exchange(
+        &self,
+        limits: &Limits,
+        sending: Option<(u64, CloseReason)>,
+    ) -> Option<(u64, CloseReason)> {
+        let body = self
+            .incoming
+            .as_ref()
+            .and_then(|incoming| incoming.waits_until_ms())
+            .map(|at| (at, CloseReason::BodyDeadline));
+        let handler = overdue::next_at_ms(&self.queue, self.incoming.as_deref(), limits)
+            .map(|at| (at, CloseReason::HandlerDeadline));
+        let all = sending.into_iter().chain(body).chain(handler);
+        all.min_by_key(|(at, _)| *at)
     }
 
     /// Everything owed so far, to be sent as one piece.

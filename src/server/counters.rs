@@ -25,6 +25,12 @@ pub struct Counters {
     pub starved_total: u64,
     /// Times accepting stopped for want of descriptors or memory.
     pub accept_pauses_total: u64,
+    /// Accepts that failed: no descriptor, no memory, or the peer was gone.
+    pub accept_errors_total: u64,
+    /// Receives and sends that the kernel had no memory for. They are made again.
+    pub shortages_total: u64,
+    /// Handlers that were told that their time is up.
+    pub handlers_overdue_total: u64,
     /// Connections ended by a deadline.
     pub deadlines_total: u64,
     /// Late answers for connections that were gone.

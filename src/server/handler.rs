@@ -223,6 +223,10 @@ pub trait Handler {
     /// There is room again for the response body that `Worker::send_body` asked to wait.
     fn on_writable(&mut self, _exchange: ExchangeId) {}
 
+    /// The answer of this exchange takes longer than `Limits::handler_timeout_ms`: what works on it
+    /// is to be cancelled, and may still answer. If it does not within a while, it is abandoned.
+    fn on_overdue(&mut self, _exchange: ExchangeId) {}
+
     /// The connection ended before a late or streamed answer was complete; nobody can receive it
     /// any more. The last call for this exchange.
     fn on_abandoned(&mut self, _exchange: ExchangeId, _reason: CloseReason) {}

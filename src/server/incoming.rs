@@ -14,6 +14,7 @@ use super::connection::{Connection, Recv};
 use super::handler::{Body, BodyPiece, ExchangeId, Flow, Handler, Unread};
 use super::held::Source;
 use super::input::Shared;
+use super::pace::{Demand, Pace};
 use super::worker::Worker;
 use crate::protocol::encode::CONTINUE;
 use crate::protocol::{CloseReason, Framing, Limits, ProtocolError, StreamFraming};
@@ -25,8 +26,8 @@ pub(super) struct Incoming {
     pub sequence: u32,
     reading: Reading,
     pub interim: Interim,
-    /// Since when the peer owes more of it.
-    since_ms: u64,
+    /// How fast the peer sends it.
+    pace: Pace,
 }
 
 /// Who reads the body.
@@ -70,7 +71,7 @@ impl Worker {
             return;
         };
         incoming.reading = Reading::Wanted;
-        incoming.since_ms = shared.now_ms;
+        incoming.pace = shared.body_pace();
         if incoming.interim == Interim::Expected {
             // A peer that sent some of the body does not wait.
             let waits = connection.carry.is_empty();
@@ -79,7 +80,7 @@ impl Worker {
             } else {
                 Interim::Settled
             };
-            connection.ask_for_body(shared.now_ms);
+            connection.ask_for_body(shared);
         }
         connection.read_on(exchange.slot, shared, handler);
         self.mark(exchange.slot);
@@ -97,16 +98,17 @@ impl Incoming {
         matches!(self.reading, Reading::Discarded { .. })
     }
 
-    /// Since when the peer is waited for, if it is.
-    pub(super) fn waits_since_ms(&self) -> Option<u64> {
+    /// Until when the peer is waited for, if it is.
+    pub(super) fn waits_until_ms(&self) -> Option<u64> {
         let asked = self.interim != Interim::Owed && !self.rests();
-        asked.then_some(self.since_ms)
+        asked.then_some(self.pace.until_ms())
     }
 }
 
 impl Connection {
     /// Parsing goes on where it paused, if there is no more reason to rest.
     pub(super) fn read_on<H: Handler>(&mut self, slot: u32, shared: &mut Shared, handler: &mut H) {
+        self.begin_turn(shared.turn);
         if self.paused && !self.rests(&shared.limits) {
             self.paused = false;
             self.on_input(&[], slot, shared, handler);
@@ -140,7 +142,7 @@ impl Connection {
             Unread::Nothing
         };
         let request = (&shared.head, &input[head], Body::Arriving { length });
-        let place = (&shared.date, &mut shared.counters);
+        let place = (&shared.date, &mut shared.counters, shared.now_ms);
         self.dispatch(
             request,
             unread,
@@ -161,7 +163,7 @@ impl Connection {
             } else {
                 Interim::Settled
             },
-            since_ms: shared.now_ms,
+            pace: shared.body_pace(),
         }));
         if !self.queue.is_open(sequence) {
             if self.queue.next_sequence() == sequence {
@@ -185,6 +187,8 @@ impl Connection {
             return;
         };
         incoming.interim = Interim::Settled;
+        let demand = Demand::on_body(&shared.limits);
+        incoming.pace.on_bytes(piece.len(), shared.now_ms, demand);
         if let Reading::Discarded { bytes_left } = &mut incoming.reading {
             match bytes_left.checked_sub(piece.len() as u64) {
                 Some(left) => *bytes_left = left,
@@ -192,7 +196,6 @@ impl Connection {
             }
             return;
         }
-        incoming.since_ms = shared.now_ms;
         let exchange = ExchangeId {
             slot,
             generation,
@@ -207,8 +210,8 @@ impl Connection {
 
     /// The body is complete.
     #[cold]
-    pub(super) fn on_body_end<H: Handler>(&mut self, slot: u32, handler: &mut H) {
-        self.take_incoming(slot, BodyPiece::End, handler);
+    pub(super) fn on_body_end<H: Handler>(&mut self, slot: u32, now_ms: u64, handler: &mut H) {
+        self.take_incoming(slot, BodyPiece::End, now_ms, handler);
     }
 
     /// The body will never be complete: the answer of its exchange is the last.
@@ -227,7 +230,7 @@ impl Connection {
         if let Some(incoming) = &self.incoming {
             self.queue.close_behind(incoming.sequence);
         }
-        self.take_incoming(slot, BodyPiece::Failed(error), handler);
+        self.take_incoming(slot, BodyPiece::Failed(error), shared.now_ms, handler);
     }
 
     /// The exchange is answered, or its handler wants no more: the rest of the body is thrown away
@@ -238,7 +241,7 @@ impl Connection {
             self.give_up_body();
         } else if let Some(incoming) = &mut self.incoming {
             incoming.reading = Reading::Discarded { bytes_left };
-            incoming.since_ms = shared.now_ms;
+            incoming.pace = shared.body_pace();
         }
     }
 
@@ -249,13 +252,13 @@ impl Connection {
     }
 
     /// Asks the peer for the body, if it waits for that and every earlier answer is complete.
-    pub(super) fn ask_for_body(&mut self, now_ms: u64) {
+    pub(super) fn ask_for_body(&mut self, shared: &Shared) {
         if let Some(incoming) = &mut self.incoming
             && incoming.interim == Interim::Owed
             && self.queue.is_first(incoming.sequence)
         {
             incoming.interim = Interim::Settled;
-            incoming.since_ms = now_ms;
+            incoming.pace = shared.body_pace();
             self.out.extend_from_slice(CONTINUE);
         }
     }
@@ -295,10 +298,21 @@ impl Connection {
         self.stop_reading(CloseReason::BodyUnread);
     }
 
-    fn take_incoming<H: Handler>(&mut self, slot: u32, last: BodyPiece<'_>, handler: &mut H) {
-        if let Some(incoming) = self.incoming.take()
-            && incoming.reading == Reading::Wanted
-        {
+    fn take_incoming<H: Handler>(
+        &mut self,
+        slot: u32,
+        last: BodyPiece<'_>,
+        now_ms: u64,
+        handler: &mut H,
+    ) {
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        // Until now its handler may have waited for the peer.
+        if let Some(awaited) = self.queue.awaited_mut(incoming.sequence) {
+            awaited.since_ms = now_ms;
+        }
+        if incoming.reading == Reading::Wanted {
             let exchange = ExchangeId {
                 slot,
                 generation: self.generation,

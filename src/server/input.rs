@@ -10,6 +10,7 @@ use super::connection::{Connection, Gathering};
 use super::counters::Counters;
 use super::handler::{Body, Decision, Delivery, Handler, Request, Responder, Unread};
 use super::held::Source;
+use super::pace::{Demand, Pace};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{CONTINUE, Context};
 use crate::protocol::{
@@ -26,10 +27,19 @@ pub(super) struct Shared {
     pub head: RequestHead,
     pub counters: Counters,
     pub now_ms: u64,
+    /// Counts the turns, so that each connection has a share of every one.
+    pub turn: u32,
     /// The receive buffer that is being read.
     pub lease: Option<Lease>,
     /// Empty vectors with capacity, for send buffers.
     pub spares: Vec<Vec<u8>>,
+}
+
+impl Shared {
+    /// The time that a peer has for a body from now on.
+    pub(super) fn body_pace(&self) -> Pace {
+        Pace::new(self.now_ms, Demand::on_body(&self.limits))
+    }
 }
 
 /// Where the bytes of the current request are within this input.
@@ -52,6 +62,7 @@ impl Connection {
             self.unread_input |= !input.is_empty();
             return;
         }
+        self.begin_turn(shared.turn);
         if self.out.capacity() == 0 {
             self.out = shared.spares.pop().unwrap_or_default();
         }
@@ -253,6 +264,8 @@ impl Connection {
             }
         }
         if let Some(gathering) = &mut self.gathering {
+            let demand = Demand::on_body(&shared.limits);
+            gathering.pace.on_bytes(range.len(), shared.now_ms, demand);
             gathering.body.extend_from_slice(&input[range]);
         }
     }
@@ -264,7 +277,7 @@ impl Connection {
             head: shared.head.clone(),
             head_bytes: input[current.head_at..head_end].to_vec(),
             body: Vec::new(),
-            started_ms: shared.now_ms,
+            pace: shared.body_pace(),
         });
         if let Some(range) = current.body {
             gathering.body.extend_from_slice(&input[range]);
@@ -289,7 +302,7 @@ impl Connection {
                 Some(range) => Body::Whole(&input[range]),
             };
             let request = (head, &input[current.head_at..head_end], body);
-            let place = (&shared.date, &mut shared.counters);
+            let place = (&shared.date, &mut shared.counters, shared.now_ms);
             let source = Source::Received(shared.lease.as_ref());
             self.dispatch(request, Unread::Nothing, slot, place, source, handler);
             shared.counters.requests_total += 1;
@@ -311,12 +324,12 @@ impl Connection {
                     _ => Body::Whole(&body),
                 },
             );
-            let place = (&shared.date, &mut shared.counters);
+            let place = (&shared.date, &mut shared.counters, shared.now_ms);
             let source = Source::Gathered(&body);
             self.dispatch(request, Unread::Nothing, slot, place, source, handler);
             shared.counters.requests_total += 1;
         } else {
-            self.on_body_end(slot, handler);
+            self.on_body_end(slot, shared.now_ms, handler);
         }
     }
 
@@ -326,7 +339,7 @@ impl Connection {
         (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
         unread: Unread,
         slot: u32,
-        (date, counters): (&DateLine, &mut Counters),
+        (date, counters, now_ms): (&DateLine, &mut Counters, u64),
         source: Source<'_>,
         handler: &mut H,
     ) {
@@ -348,6 +361,7 @@ impl Connection {
             keep_alive: close.is_none(),
         };
         self.closing = close;
+        self.turn_requests += 1;
         let direct = self.queue.is_empty();
         let mut held_back = Vec::new();
         let out = if direct {
@@ -373,7 +387,7 @@ impl Connection {
                 self.queue.push_streaming(framing, held_back);
                 counters.streams_total += 1;
             }
-            Decision::Later => self.queue.push_awaiting(context),
+            Decision::Later => self.queue.push_awaiting(context, now_ms),
         }
     }
 

@@ -6,6 +6,7 @@
 use super::connection::{Phase, Recv};
 use super::deadlines::Check;
 use super::handler::{ExchangeId, Handler};
+use super::pace::{Demand, Pace};
 use super::worker::Worker;
 use crate::protocol::{CloseReason, ProtocolError};
 use crate::reactor::{Arm, Half, Kind, Op, SendBuffer, Submit, Token};
@@ -23,6 +24,9 @@ impl Worker {
             }
             connection.check_at_ms = u64::MAX;
             match connection.deadline(&self.shared.limits) {
+                Some((at_ms, CloseReason::HandlerDeadline)) if at_ms <= now_ms => {
+                    self.on_overdue(check.slot, handler);
+                }
                 Some((at_ms, reason)) if at_ms <= now_ms => {
                     self.on_deadline(check.slot, reason, submit, handler);
                 }
@@ -33,6 +37,7 @@ impl Worker {
 
     /// Submits what the turn produced: one send per connection, re-armed receives, closings.
     pub fn flush<S: Submit, H: Handler>(&mut self, submit: &mut S, handler: &mut H) {
+        self.retry_unlucky();
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.flush_connection(slot, submit, handler);
@@ -43,6 +48,7 @@ impl Worker {
         self.feed_starved(submit);
         // Last: a connection that was closed just now may have made room, and nothing else may ever
         // happen.
+        self.open_held();
         self.arm_listeners(submit);
     }
 
@@ -60,17 +66,25 @@ impl Worker {
         };
         // Connections that still found no buffer: look again soon, some come back with every turn.
         let starved = (!self.starved.is_empty()).then_some(self.shared.now_ms + 1);
-        let flush = (!self.dirty.is_empty()).then_some(self.shared.now_ms);
-        [self.deadlines.next_at_ms(), accept, starved, flush]
+        let flush = self.wants_turn().then_some(self.shared.now_ms);
+        let retry = self.retry_at_ms;
+        [self.deadlines.next_at_ms(), accept, starved, flush, retry]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether the next turn has something to do, whatever completes until then.
+    #[must_use]
+    pub fn wants_turn(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Stops accepting, closes what is idle; every other connection ends behind its current
     /// requests.
     pub fn drain<S: Submit>(&mut self, submit: &mut S) {
         self.draining = true;
+        self.open_held();
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             listener.retry_at_ms = None;
             if listener.armed {
@@ -196,9 +210,14 @@ impl Worker {
         if connection.paused {
             connection.read_on(slot, shared, handler);
         }
+        if connection.paused && connection.is_spent(&shared.limits) {
+            // The next turn gives it a new share. `dirty` is empty now: it is the next turn's.
+            connection.dirty = true;
+            self.dirty.push(slot);
+        }
         if !connection.sending && !connection.out.is_empty() {
             let bytes = connection.take_output();
-            connection.send_since_ms = shared.now_ms;
+            connection.send_pace = Pace::new(shared.now_ms, Demand::on_send(&shared.limits));
             self.send(slot, SendBuffer { bytes, sent: 0 }, submit);
         }
         self.flush_input(slot, submit);
@@ -222,6 +241,7 @@ impl Worker {
         match connection.phase {
             Phase::Open if ends && connection.leaves_input_unread() => self.linger(slot, submit),
             Phase::Open if ends => self.shut_down(slot, submit),
+            Phase::Open if connection.has_heard_enough(&self.shared.limits) => {}
             Phase::Open if connection.recv == Recv::Idle && !connection.paused => {
                 self.receive(slot, Arm::Eager, submit);
             }
@@ -361,8 +381,34 @@ impl Worker {
 
     /// Whether there is a reason to accept at all.
     fn takes_connections(&self) -> bool {
-        let connections_max = self.shared.limits.connections_max as usize;
-        !self.draining && self.connections.len() < connections_max
+        !self.draining && self.room() > 0
+    }
+
+    /// Who was accepted too early is served as soon as there is room; at once in a drain, which
+    /// waits for nobody.
+    fn open_held(&mut self) {
+        while (self.draining || self.room() > 0)
+            && let Some(socket) = self.held.pop_front()
+        {
+            self.open(socket);
+        }
+    }
+
+    /// What found no memory is tried again when its time has come.
+    fn retry_unlucky(&mut self) {
+        let now_ms = self.shared.now_ms;
+        if self.retry_at_ms.take_if(|at_ms| *at_ms <= now_ms).is_none() {
+            return;
+        }
+        for (slot, generation) in std::mem::take(&mut self.unlucky) {
+            let connection = self.connections.get(slot as usize);
+            if let Some(connection) = connection.filter(|c| c.generation == generation) {
+                if connection.recv == Recv::Starved {
+                    self.starved.push_back((slot, generation));
+                }
+                self.mark(slot);
+            }
+        }
     }
 
     /// Re-arms as many starved connections as there are buffers; the others wait for the next turn.

@@ -17,6 +17,8 @@ mod held;
 mod incoming;
 mod input;
 mod lifecycle;
+mod overdue;
+mod pace;
 mod queue;
 mod worker;
 

@@ -12,11 +12,21 @@ use crate::protocol::{ConnectionField, StreamFraming};
 #[derive(Debug)]
 enum Entry {
     /// The handler said "later".
-    Awaiting(Context),
+    Awaiting(Awaited),
     /// Complete, but something before it is not.
     Ready(Vec<u8>),
     /// Begun; its body comes in pieces. Boxed, because few answers do.
     Streaming(Box<Stream>),
+}
+
+/// An answer that is to come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    context: Context,
+    /// Since when the handler works on it, or was told that it is late.
+    pub since_ms: u64,
+    /// Whether the handler was told.
+    pub is_overdue: bool,
 }
 
 /// A streamed answer that has begun.
@@ -66,8 +76,32 @@ impl Queue {
         self.first_sequence.wrapping_add(self.entries.len() as u32)
     }
 
-    pub(super) fn push_awaiting(&mut self, context: Context) {
-        self.entries.push_back(Entry::Awaiting(context));
+    pub(super) fn push_awaiting(&mut self, context: Context, now_ms: u64) {
+        self.entries.push_back(Entry::Awaiting(Awaited {
+            context,
+            since_ms: now_ms,
+            is_overdue: false,
+        }));
+    }
+
+    /// The answers that are to come, oldest first, with their numbers.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = (u32, Awaited)> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(index, entry)| match entry {
+            Entry::Awaiting(awaited) => {
+                Some((self.first_sequence.wrapping_add(index as u32), *awaited))
+            }
+            Entry::Ready(_) | Entry::Streaming(_) => None,
+        })
+    }
+
+    /// The same, to be changed, if the answer with this number is to come.
+    pub(super) fn awaited_mut(&mut self, sequence: u32) -> Option<&mut Awaited> {
+        let index = self.index(sequence)?;
+        match self.entries.get_mut(index)? {
+            Entry::Awaiting(awaited) => Some(awaited),
+            Entry::Ready(_) | Entry::Streaming(_) => None,
+        }
     }
 
     /// Adds a streamed answer; `held` has its head, unless that is in the send buffer.
@@ -84,7 +118,7 @@ impl Queue {
     /// How to serialise the answer with this number; `None` when it was answered already.
     pub(super) fn context(&self, sequence: u32) -> Option<Context> {
         match self.entries.get(self.index(sequence)?)? {
-            Entry::Awaiting(context) => Some(*context),
+            Entry::Awaiting(awaited) => Some(awaited.context),
             Entry::Ready(_) | Entry::Streaming(_) => None,
         }
     }
@@ -105,11 +139,8 @@ impl Queue {
 
     /// The answer with this number will say that the connection ends, if it is still to begin.
     pub(super) fn close_behind(&mut self, sequence: u32) {
-        let entry = self
-            .index(sequence)
-            .and_then(|index| self.entries.get_mut(index));
-        if let Some(Entry::Awaiting(context)) = entry {
-            context.connection = ConnectionField::Close;
+        if let Some(awaited) = self.awaited_mut(sequence) {
+            awaited.context.connection = ConnectionField::Close;
         }
     }
 
@@ -331,7 +362,7 @@ mod tests {
         let mut queue = Queue::default();
         let mut out = Vec::new();
         for _ in 0..3 {
-            queue.push_awaiting(context());
+            queue.push_awaiting(context(), 0);
         }
         queue.push_ready(b"3".to_vec());
 
@@ -349,9 +380,9 @@ mod tests {
     #[test]
     fn abandoning_names_only_what_was_awaited() {
         let mut queue = Queue::default();
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
         queue.push_ready(b"x".to_vec());
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
 
         let mut awaited = Vec::new();
         queue.abandon(|sequence| awaited.push(sequence));
@@ -364,7 +395,7 @@ mod tests {
     fn pieces_are_held_until_the_answers_before_them_are_complete() {
         let mut queue = Queue::default();
         let mut out = b"0".to_vec();
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
         queue.push_streaming(StreamFraming::Length(3), b"1:".to_vec());
 
         assert_eq!(queue.push_piece(1, b"ab", &mut out), Some(4));
@@ -384,7 +415,7 @@ mod tests {
     fn a_stream_that_ends_early_waits_its_turn_like_any_answer() {
         let mut queue = Queue::default();
         let mut out = b"0".to_vec();
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
         queue.push_streaming(StreamFraming::Chunked, Vec::new());
         queue.push_ready(b"2".to_vec());
         queue.push_piece(1, b"x", &mut out);
@@ -418,7 +449,7 @@ mod tests {
     #[test]
     fn a_producer_that_waits_is_told_once_and_only_when_it_is_first() {
         let mut queue = Queue::default();
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
         queue.push_streaming(StreamFraming::Chunked, Vec::new());
         queue.set_waiting(1, true);
 
@@ -432,7 +463,7 @@ mod tests {
     #[test]
     fn forgetting_names_streams_and_returns_what_they_held() {
         let mut queue = Queue::default();
-        queue.push_awaiting(context());
+        queue.push_awaiting(context(), 0);
         queue.push_streaming(StreamFraming::Chunked, b"head".to_vec());
         queue.push_streaming(StreamFraming::Chunked, b"head".to_vec());
 

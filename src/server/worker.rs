@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::handler::Handler;
 use super::input::Shared;
+use super::pace::Demand;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
@@ -26,12 +27,17 @@ use crate::reactor::{
 pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) listeners: Vec<Listener>,
+    /// Sockets that were accepted before the accept could be stopped, while the table is full.
+    pub(super) held: VecDeque<RawFd>,
     pub(super) shared: Shared,
     pub(super) deadlines: Deadlines,
     /// Slots to look at in `flush`, each once.
     pub(super) dirty: Vec<u32>,
     /// Connections that wait for a free buffer, oldest first.
     pub(super) starved: VecDeque<(u32, u32)>,
+    /// Connections that the kernel had no memory for, and when they try again.
+    pub(super) unlucky: Vec<(u32, u32)>,
+    pub(super) retry_at_ms: Option<u64>,
     pub(super) draining: bool,
     next_generation: u32,
 }
@@ -53,18 +59,22 @@ impl Worker {
         Self {
             connections: Slab::new(),
             listeners: Vec::new(),
+            held: VecDeque::new(),
             shared: Shared {
                 limits,
                 date: DateLine::default(),
                 head: RequestHead::default(),
                 counters: Counters::default(),
                 now_ms: 0,
+                turn: 0,
                 lease: None,
                 spares: Vec::new(),
             },
             deadlines: Deadlines::default(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
+            unlucky: Vec::new(),
+            retry_at_ms: None,
             draining: false,
             next_generation: 0,
         }
@@ -83,6 +93,7 @@ impl Worker {
     /// Begins a turn: everything until the next call happens at this time.
     pub fn on_clock(&mut self, clock: Clock) {
         self.shared.now_ms = clock.monotonic_ms;
+        self.shared.turn = self.shared.turn.wrapping_add(1);
         self.shared.date.update(clock.unix_s);
     }
 
@@ -179,6 +190,12 @@ impl Worker {
                 self.shared.counters.starved_total += 1;
             }
             Outcome::Failed(errno, _) if errno.is_cancelled() => connection.declined = true,
+            Outcome::Failed(errno, _) if errno.is_shortage() => {
+                // What the peer sent is still there; the kernel may have memory for it soon.
+                connection.declined = true;
+                connection.recv = Recv::Starved;
+                self.on_shortage(slot, token.generation());
+            }
             Outcome::Failed(errno, _) => {
                 connection.recv = Recv::Ended;
                 let reset = errno.is_reset();
@@ -206,12 +223,22 @@ impl Worker {
         };
         let shared = &mut self.shared;
         shared.counters.bytes_received_total += lease.len() as u64;
+        let reads_on = connection.reads_on();
         match &mut connection.phase {
             Phase::Open if connection.paused => {
                 connection.carry.extend_from_slice(lease);
                 // Bytes go on arriving until the cancel takes effect: what is on the way is kept.
                 let held_max = shared.limits.head_bytes_max as usize;
                 if connection.carry.len() > held_max && connection.recv == Recv::Armed {
+                    connection.recv = Recv::Cancelling;
+                    let target = Token::new(Kind::Recv, slot, connection.generation);
+                    submit.submit(target, Op::Cancel { target });
+                }
+            }
+            Phase::Open if !reads_on => {
+                connection.unread_input = true;
+                connection.discarded_bytes += lease.len();
+                if connection.has_heard_enough(&shared.limits) && connection.recv == Recv::Armed {
                     connection.recv = Recv::Cancelling;
                     let target = Token::new(Kind::Recv, slot, connection.generation);
                     submit.submit(target, Op::Cancel { target });
@@ -238,6 +265,7 @@ impl Worker {
     ) {
         let slot = token.slot();
         let now_ms = self.shared.now_ms;
+        let demand = Demand::on_send(&self.shared.limits);
         let Some(connection) = self.connection(token) else {
             return;
         };
@@ -247,7 +275,9 @@ impl Worker {
                 let sent = connection.in_flight_bytes - left;
                 let goes_on = left > 0 && connection.phase != Phase::ShutDown;
                 connection.in_flight_bytes = left;
-                connection.send_since_ms = now_ms;
+                if left > 0 {
+                    connection.send_pace.on_bytes(sent, now_ms, demand);
+                }
                 self.shared.counters.bytes_sent_total += sent as u64;
                 if goes_on {
                     self.send(slot, buffer, submit);
@@ -260,6 +290,16 @@ impl Worker {
                 if goes_on {
                     return;
                 }
+            }
+            Outcome::Failed(errno, Some(buffer))
+                if errno.is_shortage() && connection.phase != Phase::ShutDown =>
+            {
+                connection.sending = false;
+                connection.in_flight_bytes = 0;
+                let behind = std::mem::take(&mut connection.out);
+                connection.out = [buffer.remaining(), &behind].concat();
+                self.shared.recycle(buffer.bytes);
+                return self.on_shortage(slot, token.generation());
             }
             Outcome::Failed(errno, buffer) => {
                 let reset = errno.is_reset() || errno.is_cancelled();
@@ -276,6 +316,15 @@ impl Worker {
         self.mark(slot);
     }
 
+    /// The kernel had no memory for an op. It is made again a little later: at once, it would only
+    /// burn the core.
+    fn on_shortage(&mut self, slot: u32, generation: u32) {
+        self.shared.counters.shortages_total += 1;
+        self.unlucky.push((slot, generation));
+        let at_ms = self.shared.now_ms + SHORTAGE_RETRY_MS;
+        self.retry_at_ms.get_or_insert(at_ms);
+    }
+
     fn on_send_home(&mut self, slot: u32, buffer: SendBuffer) {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             connection.sending = false;
@@ -287,7 +336,7 @@ impl Worker {
 
     fn on_accept<S: Submit>(&mut self, token: Token, more: bool, outcome: Outcome, submit: &mut S) {
         let now_ms = self.shared.now_ms;
-        let full = self.connections.len() + 1 >= self.shared.limits.connections_max as usize;
+        let room = self.room();
         let Some(listener) = self.listeners.get_mut(token.slot() as usize) else {
             return;
         };
@@ -295,12 +344,17 @@ impl Worker {
         match outcome {
             Outcome::Accepted(socket) => {
                 listener.failures_in_a_row = 0;
-                if full && more {
+                if room == 1 && more {
                     submit.submit(token, Op::Cancel { target: token });
                 }
-                self.open(socket);
+                if room == 0 && !self.draining {
+                    self.held.push_back(socket);
+                } else {
+                    self.open(socket);
+                }
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
+                self.shared.counters.accept_errors_total += 1;
                 // Without descriptors, or when it fails again and again, trying at once would only
                 // burn the core; a connection that closes, or a while, brings the next attempt.
                 listener.failures_in_a_row += 1;
@@ -313,7 +367,13 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, socket: RawFd) {
+    /// How many more connections there may be.
+    pub(super) fn room(&self) -> usize {
+        let connections_max = self.shared.limits.connections_max as usize;
+        connections_max.saturating_sub(self.connections.len())
+    }
+
+    pub(super) fn open(&mut self, socket: RawFd) {
         self.next_generation = (self.next_generation + 1) & GENERATION_MASK;
         let mut connection = Connection::new(
             socket,
@@ -379,6 +439,9 @@ impl Shared {
 /// How long accepting rests after it failed for want of descriptors. 100 ms is arbitrary: short for
 /// a peer, long for a processor.
 const ACCEPT_RETRY_MS: u64 = 100;
+
+/// How long a connection rests when the kernel had no memory for it. 10 ms is arbitrary.
+const SHORTAGE_RETRY_MS: u64 = 10;
 
 /// Send buffers kept for reuse: enough for a turn's worth of connections.
 const SPARES_MAX: usize = 128;

@@ -38,7 +38,9 @@ const SEAM: &[&str] = &[
 const PYTHON: &[&str] = &[
     "exceptions",
     "encoding",
+    "settings",
     "_core",
+    "limits",
     "loop",
     "request",
     "streaming",

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::plan::{Intake, Plan};
+use crate::plan::{Intake, Mode, Plan};
 
 /// What the client expects next.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ pub struct Inbox {
     /// Whether any answer may end the connection, because the server drains.
     pub draining: bool,
     pub timeouts: usize,
+    pub given_up: usize,
     pub chunked: usize,
     pub cut: usize,
     /// The connection may end here without a word.
@@ -104,6 +105,7 @@ impl Inbox {
             may_time_out: false,
             draining: false,
             timeouts: 0,
+            given_up: 0,
             chunked: 0,
             cut: 0,
             may_end: false,
@@ -168,6 +170,22 @@ impl Inbox {
         let expected = self.expected.front().cloned();
         let expected = expected.unwrap_or_else(|| panic!("client {who}: unasked answer {text:?}"));
         match expected {
+            Expected::Answer {
+                plan, head_only, ..
+            } if plan.mode == Mode::Never => {
+                assert_eq!(
+                    (head.status, head.request),
+                    (503, None),
+                    "client {who}: {text:?}"
+                );
+                self.given_up += 1;
+                let carries = if head_only {
+                    Carries::None
+                } else {
+                    Carries::Its
+                };
+                self.take_refusal(&head, end, bytes.len(), carries)
+            }
             Expected::Refusal { status, head_only } => {
                 assert_eq!(
                     (head.status, head.request),

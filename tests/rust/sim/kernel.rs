@@ -25,6 +25,8 @@ pub struct Faults {
     pub delay: u32,
     pub delay_ms_max: u64,
     pub accept_error: u32,
+    /// A receive or send that finds no memory. Nothing is lost by that.
+    pub shortage: u32,
     /// A connection that breaks without its peer wanting it.
     pub reset: u32,
     /// A completion for a slot that has moved on.
@@ -45,6 +47,8 @@ pub struct Seen {
     pub cancels_too_late: u64,
     pub descriptor_limits: u64,
     pub accept_errors: u64,
+    pub recv_shortages: u64,
+    pub send_shortages: u64,
     pub resets: u64,
     pub stale: u64,
     pub lingers: u64,
@@ -188,7 +192,7 @@ impl Kernel {
             Kind::Recv => {
                 socket.recv_outstanding = *more;
                 if let Outcome::Failed(errno, _) = &completion.outcome {
-                    socket.recv_failed |= !errno.is_cancelled();
+                    socket.recv_failed |= !errno.is_cancelled() && !errno.is_shortage();
                 }
                 socket.declined |=
                     matches!(completion.outcome, Outcome::Starved | Outcome::Failed(..));
@@ -378,9 +382,9 @@ impl Kernel {
         }
         if self.prng.percent(self.faults.accept_error) {
             self.seen.accept_errors += 1;
-            let errno = self
-                .prng
-                .pick(&[libc::ECONNABORTED, libc::ENFILE, libc::EINTR]);
+            let errno =
+                self.prng
+                    .pick(&[libc::ECONNABORTED, libc::ENFILE, libc::ENOBUFS, libc::EINTR]);
             return Some(Outcome::Failed(Errno(errno), None));
         }
         let id = listening.backlog.pop_front()?;
@@ -451,6 +455,10 @@ impl Kernel {
         if socket.rx.is_empty() {
             return (socket.rx_fin || socket.shut_read).then_some((token, Outcome::EndOfInput));
         }
+        if prng.percent(faults.shortage) {
+            seen.recv_shortages += 1;
+            return Some((token, Outcome::Failed(Errno(libc::ENOMEM), None)));
+        }
         if prng.percent(faults.reset) {
             seen.resets += 1;
             socket.break_down();
@@ -511,6 +519,11 @@ impl Kernel {
                 socket.break_down();
             }
             let errno = prng.pick(&[libc::EPIPE, libc::ECONNRESET]);
+            return self.post(token, false, Outcome::Failed(Errno(errno), Some(buffer)));
+        }
+        if prng.percent(faults.shortage) {
+            seen.send_shortages += 1;
+            let errno = prng.pick(&[libc::ENOMEM, libc::ENOBUFS]);
             return self.post(token, false, Outcome::Failed(Errno(errno), Some(buffer)));
         }
         let mut taken = buffer.remaining().len().min(room);

@@ -5,6 +5,7 @@
 //! trace; `ANEL_SIM_SEEDS=100000` runs more of them.
 
 mod application;
+mod bounds;
 mod client;
 mod inbox;
 mod kernel;
@@ -84,7 +85,7 @@ type Reached = (&'static str, fn(&Report) -> u64);
 
 /// A fault that no seed produces tests nothing.
 fn assert_everything_was_reached(reports: &[Report]) {
-    let reached: [Reached; 38] = [
+    let reached: [Reached; 42] = [
         ("accepted", |r| r.counters.connections_accepted_total),
         ("requests", |r| r.counters.requests_total),
         ("refusals", |r| r.counters.refusals_total),
@@ -106,6 +107,12 @@ fn assert_everything_was_reached(reports: &[Report]) {
         ("reused descriptors", |r| r.seen.descriptors_reused),
         ("abandoned exchanges", |r| r.abandoned),
         ("408", |r| r.timeouts),
+        ("handlers that are told", |r| {
+            r.counters.handlers_overdue_total
+        }),
+        ("503", |r| r.given_up),
+        ("sends without memory", |r| r.seen.send_shortages),
+        ("receives without memory", |r| r.seen.recv_shortages),
         ("answers", |r| r.answers),
         ("100 Continue", |r| r.continues),
         ("aborted drains", |r| r.aborted),

@@ -326,6 +326,7 @@ fn an_idle_connection_is_closed_without_a_word() {
 fn a_peer_that_takes_nothing_loses_its_connection() {
     let limits = Limits {
         send_timeout_ms: 1_000,
+        send_bytes_per_s_min: 0,
         ..Limits::default()
     };
     let mut stage = Stage::new(limits);

@@ -749,6 +749,7 @@ fn the_end_of_input_within_a_body_is_told_when_the_handler_comes_to_it() {
 fn a_body_has_to_go_on_while_it_is_waited_for() {
     let limits = Limits {
         body_timeout_ms: 1_000,
+        body_bytes_per_s_min: 0,
         ..Limits::default()
     };
     let mut stage = Stage::new(limits);

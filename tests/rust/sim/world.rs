@@ -3,7 +3,7 @@
 //! Owns the turn, the clock and the invariants that need a view of everything. Refuses to know how
 //! any part works.
 
-use anel::protocol::Limits;
+use anel::protocol::{CloseReason, Limits};
 use anel::reactor::Completion;
 use anel::server::{Clock, Counters, Worker};
 
@@ -40,6 +40,7 @@ pub struct Report {
     pub seen: Seen,
     pub abandoned: u64,
     pub timeouts: u64,
+    pub given_up: u64,
     pub answers: u64,
     pub continues: u64,
     pub aborted: u64,
@@ -74,6 +75,7 @@ pub fn run(seed: u64, trace: Trace) -> Report {
         seen: world.kernel.seen,
         abandoned,
         timeouts: total(|client| client.inbox.timeouts),
+        given_up: total(|client| client.inbox.given_up),
         answers: total(|client| client.inbox.answers),
         continues: total(|client| client.inbox.continues),
         aborted: u64::from(world.is_aborted),
@@ -186,9 +188,9 @@ impl World {
             application,
             ..
         } = self;
-        let asked = kernel.submissions;
+        let before = (kernel.submissions, worker.counters().requests_total);
         worker.flush(kernel, application);
-        if kernel.submissions > asked {
+        if (kernel.submissions, worker.counters().requests_total) > before {
             self.spins = 0;
         }
         let mut completions = kernel.wait(self.now_ms);
@@ -236,7 +238,7 @@ impl World {
             } = self;
             worker.flush(kernel, application);
             let completions = kernel.wait(self.now_ms);
-            if completions.is_empty() {
+            if completions.is_empty() && !worker.wants_turn() {
                 return;
             }
             self.deliver(completions);
@@ -342,7 +344,10 @@ impl World {
                 Some(id) => &self.kernel.sockets[id],
                 None => continue,
             };
-            if client.request_ends.is_empty() || socket.shut_write || self.is_draining {
+            let given_up = self.application.abandoned.iter().any(|(plan, reason)| {
+                (plan.client, *reason) == (client.number, CloseReason::HandlerDeadline)
+            });
+            if client.request_ends.is_empty() || socket.shut_write || self.is_draining || given_up {
                 continue;
             }
             let buffers = self.kernel.group.count() * self.kernel.buffer_bytes;
@@ -476,6 +481,9 @@ fn limits(buffer_bytes: u32, prng: &mut Prng) -> Limits {
         connections_max: prng.pick(&[1, 3, 60_000, 60_000]),
         head_timeout_ms: if buffer_bytes < 64 { 3_000 } else { 1_000 },
         body_timeout_ms: prng.pick(&[6_000, 60_000]),
+        body_bytes_per_s_min: prng.pick(&[0, 240]),
+        send_bytes_per_s_min: prng.pick(&[0, 240, 2_000]),
+        handler_timeout_ms: prng.pick(&[0, 5_000]),
         idle_timeout_ms: prng.pick(&[2_000, 75_000]),
         send_timeout_ms: prng.pick(&[2_000, 60_000]),
         linger_bytes_max: prng.pick(&[1_000, 40_000, 1024 * 1024]),
@@ -502,6 +510,7 @@ fn faults((buffers, buffer_bytes): (u16, u32), prng: &mut Prng) -> Faults {
         delay: prng.pick(&[0, 10, 50]),
         delay_ms_max: prng.pick(delays),
         accept_error: prng.pick(&[0, 0, 20]),
+        shortage: prng.pick(&[0, 0, 10]),
         reset: prng.pick(&[0, 0, 0, 1, 5]),
         stale: prng.pick(&[0, 10]),
         hostage: prng.pick(hostages),
