@@ -172,6 +172,9 @@ class Serving:
         A request that was sent before somebody told the server to stop is in progress although
         nobody has read it yet, and a connection whose end is there is none any more.
         """
+        if not self._is_serving:
+            # The loop runs again to end its tasks, and then its old callbacks run, too.
+            return
         counters = self._worker.counters()
         now = [counters[name] for name in _PROGRESS]
         quiet = quiet + 1 if now == before else 0
@@ -183,6 +186,8 @@ class Serving:
         self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
 
     def _check_drain(self) -> None:
+        if not self._is_serving:
+            return
         if self._listener is not None:
             # Peers are refused at once instead of waiting for somebody who will never accept.
             self._listener.close()
