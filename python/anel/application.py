@@ -34,6 +34,7 @@ from anel.listener import address, open_listener
 from anel.loading import is_loading
 from anel.loops import LoopChoice
 from anel.middleware import Chain
+from anel.request import on_one_line
 from anel.routing import Router, TableEntry
 from anel.serving import Serving, early_signals
 from anel.shortcuts import RouteShortcuts
@@ -227,7 +228,7 @@ class Application(RouteShortcuts):
 
     def default_request_logger(self, request: _core.Request) -> None:
         """Prints address, method and path of an answered request."""
-        print(request.remote_addr, request.method, request.path, flush=True)
+        print(request.remote_addr, request.method, on_one_line(request.path), flush=True)
 
     def protocol_error_handler(self, error: str) -> bytes:
         """Returns the whole response to a request that is not HTTP; `error` names what is wrong."""
@@ -474,6 +475,5 @@ def _choose_json_engine() -> None:
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:
-    _logger.error(
-        "unhandled exception method=%s path=%s", request.method, request.path, exc_info=exception
-    )
+    path = on_one_line(request.path)
+    _logger.error("unhandled exception method=%s path=%s", request.method, path, exc_info=exception)

@@ -48,7 +48,16 @@ def check_callback(callback: Callable[[_core.Request], Any]) -> None:
 
 def log_failure(event: str, request: _core.Request, exception: BaseException) -> None:
     """Logs what user code raised where its request can no longer be answered with it."""
-    _logger.error("%s method=%s path=%s", event, request.method, request.path, exc_info=exception)
+    path = on_one_line(request.path)
+    _logger.error("%s method=%s path=%s", event, request.method, path, exc_info=exception)
+
+
+def on_one_line(text: str) -> str:
+    """Text of a client for a log: what would begin a line, or steer a terminal, is escaped."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
 
 
 def decode_text(body: bytes, charset: str | None) -> str:

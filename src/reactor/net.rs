@@ -8,6 +8,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -71,11 +72,18 @@ pub(super) fn is_socket(fd: RawFd) -> bool {
 /// shutdown(2), at once. IORING_OP_SHUTDOWN would spawn a kernel worker thread (6.18, measured).
 /// A failure means that the connection is gone already, which its other ops report.
 pub(super) fn shut_down(socket: RawFd, half: Half) {
+    let socket = borrow(socket);
+    let socket = SockRef::from(&socket);
     let how = match half {
         Half::Write => Shutdown::Write,
         Half::Both => Shutdown::Both,
+        Half::Reset => {
+            // What makes the close a reset.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            Shutdown::Read
+        }
     };
-    let _ = SockRef::from(&borrow(socket)).shutdown(how);
+    let _ = socket.shutdown(how);
 }
 
 /// close(2). Its result says nothing that could be acted upon.

@@ -120,6 +120,8 @@ pub enum Half {
     Write,
     /// Both: also ends an armed receive with `Outcome::EndOfInput`.
     Both,
+    /// Ends an armed receive like `Both`, without FIN; `Op::Close` sends a reset then.
+    Reset,
 }
 
 /// What the worker can ask for.

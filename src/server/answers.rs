@@ -71,6 +71,7 @@ impl Worker {
         let given = match framing {
             Some(framing) => {
                 shared.counters.streams_total += 1;
+                connection.note_framing(framing);
                 connection
                     .queue
                     .begin_stream(exchange.sequence, framing, held);
@@ -136,11 +137,13 @@ impl Worker {
     }
 
     /// Ends the connection in the middle of a streamed response, so that the peer cannot take what
-    /// it has got for the whole. What was sent before still leaves. (A body to an HTTP/1.0 peer
-    /// that ends with the connection looks complete all the same: that framing cannot tell.)
+    /// it has got for the whole. What was sent before still leaves. Where a body ends with the
+    /// connection, for an HTTP/1.0 peer, only a reset can tell: it may overtake the last pieces.
     pub fn abort_body<H: Handler>(&mut self, exchange: ExchangeId, handler: &mut H) {
-        let found = find(&mut self.connections, exchange);
-        if found.is_some_and(|connection| connection.queue.is_streaming(exchange.sequence)) {
+        if let Some(connection) = find(&mut self.connections, exchange)
+            && connection.queue.is_streaming(exchange.sequence)
+        {
+            connection.break_off();
             self.retire(exchange, Some(CloseReason::AnswerIncomplete), handler);
         }
     }

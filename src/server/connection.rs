@@ -12,7 +12,7 @@ use super::incoming::Incoming;
 use super::overdue;
 use super::pace::{Demand, Pace};
 use super::queue::Queue;
-use crate::protocol::{CloseReason, Http1, Limits, RequestHead};
+use crate::protocol::{CloseReason, Http1, Limits, RequestHead, StreamFraming};
 
 /// State of the receiving direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,16 @@ pub(super) struct Gathering {
     pub pace: Pace,
 }
 
+/// Whether the peer can tell from its bytes that the last answer is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tail {
+    Plain,
+    /// No: it ends with the connection, as HTTP/1.0 has it.
+    Bare,
+    /// No, and it is not complete: a reset instead of FIN says so (RFC 9112 8).
+    Broken,
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub socket: RawFd,
@@ -75,6 +85,7 @@ pub(super) struct Connection {
     pub queue: Queue,
     pub recv: Recv,
     pub phase: Phase,
+    pub tail: Tail,
     /// Set once: the connection ends when everything owed has left.
     pub closing: Option<CloseReason>,
     /// Whether parsing stopped: too much is owed, or a handler rests in the middle of a body.
@@ -116,6 +127,7 @@ impl Connection {
             queue: Queue::default(),
             recv: Recv::Idle,
             phase: Phase::Open,
+            tail: Tail::Plain,
             closing: None,
             paused: false,
             unread_input: false,
@@ -184,6 +196,20 @@ impl Connection {
     /// Whether a part of a request was received and not yet handed on.
     pub(super) fn holds_input(&self) -> bool {
         !self.carry.is_empty() || self.gathering.is_some() || self.incoming.is_some()
+    }
+
+    /// A streamed answer has begun.
+    pub(super) fn note_framing(&mut self, framing: StreamFraming) {
+        if framing == StreamFraming::UntilClose {
+            self.tail = Tail::Bare;
+        }
+    }
+
+    /// The answer in progress will not be complete.
+    pub(super) fn break_off(&mut self) {
+        if self.tail == Tail::Bare {
+            self.tail = Tail::Broken;
+        }
     }
 
     /// Whether no request is in progress in any stage, as far as was looked.

@@ -384,6 +384,7 @@ impl Connection {
             }
             Decision::Streaming { framing, close } => {
                 self.closing = self.closing.or(close);
+                self.note_framing(framing);
                 self.queue.push_streaming(framing, held_back);
                 counters.streams_total += 1;
             }

@@ -3,7 +3,7 @@
 //! Owns `flush` (everything owed leaves, reading goes on or rests), deadlines, drain and the
 //! closing sequence. Refuses to know why an answer was given.
 
-use super::connection::{Phase, Recv};
+use super::connection::{Phase, Recv, Tail};
 use super::deadlines::Check;
 use super::handler::{ExchangeId, Handler};
 use super::pace::{Demand, Pace};
@@ -143,6 +143,9 @@ impl Worker {
             return;
         };
         connection.closing = Some(reason);
+        if !connection.owes_nothing() {
+            connection.break_off();
+        }
         let generation = connection.generation;
         connection.queue.abandon(|sequence| {
             handler.on_abandoned(
@@ -239,6 +242,7 @@ impl Worker {
             self.shared.recycle(bytes);
         }
         match connection.phase {
+            Phase::Open if ends && connection.tail == Tail::Broken => self.shut_down(slot, submit),
             Phase::Open if ends && connection.leaves_input_unread() => self.linger(slot, submit),
             Phase::Open if ends => self.shut_down(slot, submit),
             Phase::Open if connection.has_heard_enough(&self.shared.limits) => {}
@@ -293,19 +297,20 @@ impl Worker {
             return;
         };
         connection.phase = Phase::ShutDown;
-        if connection.is_released() {
-            return self.close(slot, submit);
+        let (socket, is_released) = (connection.socket, connection.is_released());
+        let half = match connection.tail {
+            Tail::Plain | Tail::Bare => Half::Both,
+            Tail::Broken => Half::Reset,
+        };
+        if !is_released || half == Half::Reset {
+            // A close with an armed receive would send no FIN: the op holds the file. This ends the
+            // op first.
+            let token = Token::new(Kind::Internal, slot, connection.generation);
+            submit.submit(token, Op::Shutdown { socket, half });
         }
-        // A close with an armed receive would send no FIN: the op holds the file. This ends the op
-        // first.
-        let token = Token::new(Kind::Internal, slot, connection.generation);
-        submit.submit(
-            token,
-            Op::Shutdown {
-                socket: connection.socket,
-                half: Half::Both,
-            },
-        );
+        if is_released {
+            self.close(slot, submit);
+        }
     }
 
     fn close<S: Submit>(&mut self, slot: u32, submit: &mut S) {

@@ -26,6 +26,7 @@ from anel.exceptions import (
 )
 from anel.loading import _marked
 from anel.loop import ReactorLoop, new_loop
+from anel.request import log_failure
 from conftest import IdleWorker, run_until
 
 REQUEST: Any = types.SimpleNamespace(method="GET", path="/x", remote_addr="192.0.2.1")
@@ -219,6 +220,22 @@ def test_the_default_request_logger_prints_address_method_and_path(
     Application().default_request_logger(REQUEST)
 
     assert capsys.readouterr().out == "192.0.2.1 GET /x\n"
+
+
+@pytest.mark.usefixtures("plain_response")
+def test_a_path_cannot_forge_a_line_of_a_log(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = "/a b\u0105\n192.0.2.9 GET /forged\r\x1b[2J\u2028\ud800"
+    request: Any = types.SimpleNamespace(method="GET", path=path, remote_addr="192.0.2.1")
+
+    Application().default_request_logger(request)
+    log_failure("event", request, KeyError())
+    Application().error_handler(request, KeyError())
+
+    shown = "/a b\u0105\\n192.0.2.9 GET /forged\\r\\x1b[2J\\u2028\\ud800"
+    assert capsys.readouterr().out == f"192.0.2.1 GET {shown}\n"
+    assert [record.getMessage().partition("path=")[2] for record in caplog.records] == [shown] * 2
 
 
 def test_the_protocol_error_handler_returns_the_whole_response() -> None:

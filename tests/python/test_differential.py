@@ -88,6 +88,7 @@ INTENDED: dict[str, dict[Difference, str]] = {
         ("laxer", "Expected HTTP/2 Connection Preface"): "PRI of HTTP/1.1 is a method like any",
         ("laxer", "Invalid method encountered"): "any token is a method; llhttp has a list",
         ("laxer", "Request has invalid `Transfer-Encoding`"): "white space around the coding",
+        ("goes on", "HTTP/1.1"): "Proxy-Connection is none of ours (RFC 9112 C.2.2)",
         ("goes on", "upgrade"): "llhttp leaves what follows to whoever takes it up",
         ("ends", "HTTP/1.0"): "close wins over keep-alive, and Proxy-Connection is none of ours",
     },

@@ -428,6 +428,19 @@ def test_a_stream_that_fails_ends_the_connection_in_its_middle(shared: Server, t
     assert rest in (b"123", b"6\r\nbefore\r\n")
 
 
+@pytest.mark.parametrize("target", ["/fails", "/fails_async", "/wrong_piece"])
+def test_a_stream_that_fails_ends_in_a_reset_where_nothing_else_tells(
+    shared: Server, target: str
+) -> None:
+    with shared.client() as client:
+        client.send(get(target, version="1.0"))
+        client.head()
+
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+        assert client.next_bytes(6) == b"before"
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [

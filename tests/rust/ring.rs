@@ -6,9 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
@@ -59,6 +59,7 @@ on_both! {
     a_cancelled_receive_ends_once_and_can_be_armed_again
     shutting_down_both_ends_the_receive_and_the_peer_sees_fin
     shutting_down_the_write_half_leaves_the_receive_armed
+    a_close_behind_a_reset_is_one_and_not_before
     a_large_send_reaches_a_slow_reader_whole
     a_send_to_a_peer_that_is_gone_brings_its_buffer_home
     a_cancelled_send_brings_its_buffer_home
@@ -653,6 +654,38 @@ fn shutting_down_both_ends_the_receive_and_the_peer_sees_fin<R: Reactor>(open: O
         "{outcome:?}"
     );
     assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+}
+
+fn a_close_behind_a_reset_is_one_and_not_before<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    let socket = ours.into_raw_fd();
+    reactor.submit(
+        RECV,
+        Op::Recv {
+            socket,
+            arm: Arm::Eager,
+        },
+    );
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+
+    reactor.submit(
+        RECV,
+        Op::Shutdown {
+            socket,
+            half: Half::Reset,
+        },
+    );
+
+    assert!(matches!(only(&mut reactor).outcome, Outcome::EndOfInput));
+    peer.set_nonblocking(true).unwrap();
+    let early = peer.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::WouldBlock);
+    peer.set_nonblocking(false).unwrap();
+    reactor.submit(RECV, Op::Close { socket });
+    reactor.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    let end = peer.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
 }
 
 fn shutting_down_the_write_half_leaves_the_receive_armed<R: Reactor>(open: Open<R>) {

@@ -145,7 +145,7 @@ impl Client {
         {
             trace.say(now_ms, || format!("== client {} sees {end:?}", self.number));
             self.end = Some(end);
-            self.inbox.on_end(socket.faulted || !self.is_strict);
+            self.inbox.on_end(end, socket.faulted || !self.is_strict);
             self.end_at_ms = Some(now_ms + self.stays_ms);
         }
         if self.end == Some(End::Reset) || self.end_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::plan::{Intake, Mode, Plan};
+use crate::socket::End;
 
 /// What the client expects next.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct Inbox {
     may_end: bool,
     /// The connection has ended.
     ended: bool,
+    /// In a reset.
+    reset: bool,
     /// By no fault of the worker.
     pub cut_by_force: bool,
 }
@@ -110,6 +113,7 @@ impl Inbox {
             cut: 0,
             may_end: false,
             ended: false,
+            reset: false,
             cut_by_force: false,
         }
     }
@@ -248,9 +252,14 @@ impl Inbox {
                         return Some(bytes.len());
                     }
                 };
-                // (Nobody can tell when it ends with the connection.)
+                // When it ends with the connection, a reset is all that can tell.
                 let is_told = !(http10 && head.length.is_none() && !silent);
                 assert!(ends != Ends::Cut || !is_told, "client {who}: {id} is whole");
+                let looks_whole = !is_told && !self.reset && !self.cut_by_force;
+                assert!(
+                    ends != Ends::Cut || !looks_whole,
+                    "client {who}: {id} looks whole"
+                );
                 if is_told || !self.cut_by_force {
                     assert_eq!(got, wanted, "client {who}: body of {id}");
                 }
@@ -274,8 +283,9 @@ impl Inbox {
     }
 
     /// The connection has ended. What is there is all there will be.
-    pub fn on_end(&mut self, by_force: bool) {
+    pub fn on_end(&mut self, end: End, by_force: bool) {
         self.ended = true;
+        self.reset = end == End::Reset;
         self.cut_by_force |= by_force;
         self.read(&[]);
         self.closed |= self.may_end && self.bytes.is_empty();

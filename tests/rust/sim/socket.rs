@@ -60,6 +60,8 @@ pub struct Socket {
     pub window: usize,
     pub fin_to_peer: bool,
     pub reset_to_peer: bool,
+    /// The worker wants the peer to see that something is missing.
+    pub resets_at_close: bool,
     /// The connection is broken, for both.
     pub reset: bool,
     pub reset_told: bool,
@@ -128,15 +130,16 @@ impl Socket {
     pub fn shut_down(&mut self, half: Half) {
         if half == Half::Both {
             self.closed_on_declined |= self.leaves_declined_bytes();
-            self.shut_read = true;
         }
+        self.shut_read |= half != Half::Write;
+        self.resets_at_close |= half == Half::Reset;
         self.shut_write = true;
-        self.fin_to_peer = true;
+        self.fin_to_peer |= half != Half::Reset;
     }
 
     pub fn close(&mut self) {
         self.closed_on_declined |= self.leaves_declined_bytes();
-        self.reset_to_peer |= !self.rx.is_empty();
+        self.reset_to_peer |= !self.rx.is_empty() || self.resets_at_close;
         self.fin_to_peer = true;
         self.shut_read = true;
         self.shut_write = true;

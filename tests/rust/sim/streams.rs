@@ -321,6 +321,44 @@ fn a_body_for_http_1_0_ends_with_its_connection() {
 }
 
 #[test]
+fn an_aborted_body_for_http_1_0_ends_in_a_reset() {
+    let mut stage = Stage::new(Limits::default());
+    let id = stage.connect();
+    let target = plan(0, Shape::Chunked, Intake::Gathered).target();
+    stage.send(id, &format!("GET {target} HTTP/1.0\r\n\r\n"));
+    stage.answer(0);
+    stage.give(0, "ab");
+
+    stage.abort_stream(0);
+
+    assert_eq!(body(&stage.read(id)), "ab");
+    assert_eq!((stage.end(id), stage.open()), (Some(End::Reset), 0));
+    stage.assert_drained();
+}
+
+#[test]
+fn a_body_for_http_1_0_that_the_peer_does_not_take_in_time_ends_in_a_reset() {
+    let limits = Limits {
+        send_timeout_ms: 1_000,
+        ..Limits::default()
+    };
+    let mut stage = Stage::new(limits);
+    let id = stage.connect_with_window(200);
+    let target = plan(0, Shape::Chunked, Intake::Gathered).target();
+    stage.send(id, &format!("GET {target} HTTP/1.0\r\n\r\n"));
+    stage.answer(0);
+    stage.give(0, &"ab".repeat(500));
+    assert!(stage.end_stream(0), "it was made to its end");
+
+    stage.world.pass_ms(1_000);
+    stage.world.settle();
+
+    assert!(body(&stage.read(id)).len() < 1_000, "it did not leave");
+    assert_eq!((stage.end(id), stage.open()), (Some(End::Reset), 0));
+    stage.assert_drained();
+}
+
+#[test]
 fn who_streams_to_a_peer_that_leaves_is_told_once() {
     let mut stage = Stage::new(Limits::default());
     let id = stage.connect_with_window(10);
