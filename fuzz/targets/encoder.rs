@@ -2,7 +2,8 @@
 //!
 //! Owns the making of an answer from bytes, and the proof that what is written reads back as
 //! exactly that one answer: no line more than was given, and not a byte behind it. Names and
-//! values come in through `push_field`, as they do everywhere.
+//! values come in through `push_field`, as they do everywhere; fields that the encoder writes by
+//! itself never reach it (`python/headers.rs` takes them for what they mean).
 
 use anel::protocol::date::DateLine;
 use anel::protocol::encode::{Context, encode, push_field};
@@ -20,7 +21,8 @@ pub fn run(input: &[u8]) {
     };
     let mut fields = Vec::new();
     let mut accepted = Vec::new();
-    for (name, value) in &given.fields {
+    let is_own = |name: &str| OWN.iter().any(|own| own.eq_ignore_ascii_case(name));
+    for (name, value) in given.fields.iter().filter(|(name, _)| !is_own(name)) {
         let before = fields.len();
         match push_field(&mut fields, name, value) {
             Ok(()) => accepted.push((name.clone().into_bytes(), latin_1(value))),
@@ -48,6 +50,15 @@ pub fn run(input: &[u8]) {
         None => assert!(!response.is_complete, "nobody can see that it broke off"),
     }
 }
+
+/// The fields that the encoder writes by itself.
+const OWN: [&str; 5] = [
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Date",
+    "Transfer-Encoding",
+];
 
 /// What the application wants to say.
 struct Given {

@@ -69,6 +69,8 @@ on_both! {
     a_timeout_is_not_shortened
     a_cancelled_accept_frees_the_port
     dropping_the_reactor_with_ops_in_flight_frees_the_port
+    dropping_the_reactor_in_mid_receive_leaves_new_memory_alone
+    dropping_the_reactor_in_mid_send_sends_nothing_of_new_memory
     a_lease_outlives_its_reactor
     tokens_come_back_as_they_went
     a_listener_sets_up_what_it_accepts
@@ -969,6 +971,56 @@ fn dropping_the_reactor_with_ops_in_flight_frees_the_port<R: Reactor>(open: Open
     );
     drop(ours);
     assert!(peer.read_to_end(&mut Vec::new()).unwrap() > 0);
+}
+
+/// Memory that was asked for just now: the allocator gives out first what came home last.
+fn new_memory(blocks: usize, bytes: usize) -> Vec<Vec<u8>> {
+    (0..blocks).map(|_| vec![NEW; bytes]).collect()
+}
+
+const NEW: u8 = 0xaa;
+
+fn dropping_the_reactor_in_mid_receive_leaves_new_memory_alone<R: Reactor>(open: Open<R>) {
+    let config = Config {
+        buffers: 16,
+        buffer_bytes: 4096,
+        ..Config::default()
+    };
+    let mut reactor = open(&config);
+    let (ours, mut peer) = pair();
+    receive(&mut reactor, &ours, Arm::Eager);
+    peer.write_all(&[b'x'; 4096]).unwrap();
+    let received = next(&mut reactor);
+
+    drop(reactor);
+    let memory = new_memory(64, 4096);
+    let unread = 16 * 4096;
+    peer.write_all(&vec![b'y'; unread]).unwrap();
+    arrived(&ours, unread);
+
+    assert!(memory.concat().iter().all(|byte| *byte == NEW));
+    for completion in received {
+        let Outcome::Received(lease) = completion.outcome else {
+            panic!("{completion:?}")
+        };
+        assert!(lease.iter().all(|byte| *byte == b'x'));
+    }
+}
+
+fn dropping_the_reactor_in_mid_send_sends_nothing_of_new_memory<R: Reactor>(open: Open<R>) {
+    let mut reactor = open(&Config::default());
+    let (ours, mut peer) = pair();
+    clog(&mut reactor, ours.as_raw_fd());
+
+    drop(reactor);
+    let memory = new_memory(4, 1 << 20);
+    drop(ours);
+    let mut received = Vec::new();
+    peer.read_to_end(&mut received).unwrap();
+
+    assert!(received.len() > 1 << 16);
+    assert!(received.iter().all(|byte| *byte == 0), "only what was sent");
+    assert_eq!(memory[0][0], NEW);
 }
 
 fn a_lease_outlives_its_reactor<R: Reactor>(open: Open<R>) {

@@ -392,3 +392,114 @@ fn bodies_pass_through_epoll_in_both_directions() {
     let (_, worker) = server.finish();
     assert_eq!((worker.streams_total, worker.bodies_streamed_total), (8, 8));
 }
+
+/// Answers with more than any socket takes at once.
+#[derive(Default)]
+struct Huge;
+
+const HUGE_BYTES: usize = 32 << 20;
+
+impl Handler for Huge {
+    fn on_request(&mut self, _request: Request<'_>, responder: Responder<'_>) -> Verdict {
+        responder.respond(&Answer {
+            status: 200,
+            content_type: None,
+            fields: b"",
+            payload: Payload::Whole(&vec![b'h'; HUGE_BYTES]),
+            close: false,
+        })
+    }
+}
+
+/// Which is dropped first.
+#[derive(Clone, Copy)]
+enum First {
+    Worker,
+    Reactor,
+}
+
+/// Drops everything while one client is being sent an answer and another sends a body; then both
+/// directions go on without us, next to memory that is in use again.
+fn drop_in_mid_exchange(choice: Choice, first: First) {
+    let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let listener = listen(&any_port, 16, false).expect("a listener");
+    let address = local_name(listener.as_raw_fd()).expect("its address");
+    let mut reactor = open(choice, &Config::default()).expect("a reactor").reactor;
+    let mut worker = Worker::new(Limits::default());
+    worker.add_listener(listener.as_raw_fd());
+    let mut reader = TcpStream::connect(address).expect("a connection");
+    let mut writer = TcpStream::connect(address).expect("a connection");
+    let asks = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let begins = b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\nbegun";
+    reader.write_all(asks).expect("a write");
+    writer.write_all(begins).expect("a write");
+    let sent = (asks.len() + begins.len()) as u64;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let is_amid = |worker: &Worker| {
+        let counters = worker.counters();
+        counters.sends_total > 0 && counters.bytes_received_total == sent
+    };
+    let mut completions = Vec::new();
+    while !is_amid(&worker) {
+        assert!(Instant::now() < deadline, "{:?}", worker.counters());
+        worker.flush(&mut reactor, &mut Huge);
+        let tick = Some(Duration::from_millis(10));
+        reactor
+            .wait(tick, &mut completions)
+            .expect("the reactor works");
+        for completion in completions.drain(..) {
+            worker.on_completion(completion, &mut reactor, &mut Huge);
+        }
+    }
+    worker.flush(&mut reactor, &mut Huge);
+
+    match first {
+        First::Worker => {
+            drop(worker);
+            drop(reactor);
+        }
+        First::Reactor => {
+            drop(reactor);
+            drop(worker);
+        }
+    }
+    let memory = vec![0xaa_u8; HUGE_BYTES];
+    writer.write_all(&[b'y'; 1 << 16]).expect("a write");
+    let received = read_what_is_there(&mut reader);
+
+    let head_end = received.windows(4).position(|window| window == b"\r\n\r\n");
+    let body = &received[head_end.expect("a head") + 4..];
+    assert!(body.len() < HUGE_BYTES, "it was in the middle");
+    assert!(body.iter().all(|byte| *byte == b'h'));
+    assert!(memory.iter().all(|byte| *byte == 0xaa));
+}
+
+/// Everything that was sent by a side which sends nothing more.
+fn read_what_is_there(client: &mut TcpStream) -> Vec<u8> {
+    client.set_nonblocking(true).expect("a mode");
+    let mut received = Vec::new();
+    let ended = client.read_to_end(&mut received);
+    let nothing_more = ended.map_err(|error| error.kind());
+    assert_eq!(nothing_more, Err(std::io::ErrorKind::WouldBlock));
+    received
+}
+
+#[test]
+fn a_worker_dropped_before_its_ring_in_mid_exchange_touches_nothing_more() {
+    drop_in_mid_exchange(Choice::IoUring, First::Worker);
+}
+
+#[test]
+fn a_worker_dropped_behind_its_ring_in_mid_exchange_touches_nothing_more() {
+    drop_in_mid_exchange(Choice::IoUring, First::Reactor);
+}
+
+#[test]
+fn a_worker_dropped_before_epoll_in_mid_exchange_touches_nothing_more() {
+    drop_in_mid_exchange(Choice::Epoll, First::Worker);
+}
+
+#[test]
+fn a_worker_dropped_behind_epoll_in_mid_exchange_touches_nothing_more() {
+    drop_in_mid_exchange(Choice::Epoll, First::Reactor);
+}
