@@ -272,5 +272,16 @@ def test_a_program_for_japronto_has_the_limits_of_the_command_line(
     assert server.ask(get("/" + "x" * 20)).status == 400
 
 
+def test_the_page_has_every_limit_as_it_is_declared() -> None:
+    page = pathlib.Path(__file__).parents[2] / "src" / "protocol" / "LIMITS.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+
+    declared = [
+        f"| `{one.key}` | `{one.name}` | {one.write(one.default)} | {one.outcome} | {one.help} |"
+        for one in LIMITS
+    ]
+    assert rows == declared
+
+
 def test_units_have_an_example_and_factors() -> None:
     assert set(Unit) == set(settings._FACTORS) == set(settings._WRITTEN) == set(settings._EXAMPLES)
