@@ -1,8 +1,8 @@
 """The limits that protect a worker from its peers, as settings.
 
 Owns their names, bounds and words, and what who exceeds one meets. The numbers are the core's
-(`src/protocol/limits.rs`, with their reasons). `anel config` prints those that hold, LIMITS.md is
-the page about them.
+(`src/protocol/limits.rs`, with their reasons). `anel config` prints those that hold, and
+`src/protocol/LIMITS.md` is the page about them.
 """
 
 from __future__ import annotations

@@ -206,6 +206,25 @@ def get(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
+@contextlib.contextmanager
+def sending(client: Client, data: bytes) -> Iterator[None]:
+    """Sends from a thread of its own, for a server that may not read it; gives up at the end."""
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            client.socket.sendall(data)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            client.socket.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+
+
 def wait_until(condition: Callable[[], bool], what: str = "condition") -> None:
     """Looks again and again until it is so, or the deadline is over."""
     deadline = time.monotonic() + DEADLINE_S

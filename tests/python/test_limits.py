@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import select
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
 from anel import _core
 from anel.limits import LIMITS
-from conftest import DEADLINE_S, Client, Serve, Server, get, wait_until
+from conftest import Client, Serve, Server, get, sending, wait_until
 
 PROGRAM = """
 import asyncio
@@ -458,22 +456,3 @@ def test_every_declared_limit_is_exercised() -> None:
 
 def test_every_limit_of_the_core_is_declared_with_its_default() -> None:
     assert {limit.name: limit.default for limit in LIMITS} == _core.default_limits()
-
-
-@contextlib.contextmanager
-def sending(client: Client, data: bytes) -> Iterator[None]:
-    """Sends from a thread of its own: nobody may read it."""
-
-    def send() -> None:
-        with contextlib.suppress(OSError):
-            client.socket.sendall(data)
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            client.socket.shutdown(socket.SHUT_RDWR)
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
