@@ -1,0 +1,100 @@
+"""Whom a server becomes once it listens.
+
+Owns the user and group that the operator names, and the change to them, which nothing takes back.
+Knows nothing of sockets and workers: it is called between the two, so that the port may be one that
+only root opens, and the ring belongs to the user who needs no privileges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import grp
+import os
+import pwd
+
+from anel.exceptions import ConfigError, SetupError
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """A user, or the one there is, with a group and the user's other groups."""
+
+    uid: int | None
+    gid: int
+    groups: tuple[int, ...]
+    # As the operator wrote it.
+    name: str
+
+    def assume(self) -> None:
+        """Changes to it for good; every thread of the process does. Raises SetupError."""
+        uid = os.geteuid() if self.uid is None else self.uid
+        try:
+            # In this order: without the user's privileges no group can be changed.
+            os.setgroups(self.groups)
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(uid, uid, uid)
+        except OSError as error:
+            raise SetupError(
+                error.errno,
+                f"cannot become {self.name}",
+                "start as root, or leave --user and --group out",
+            ) from None
+
+
+def identity(user: str | int | None, group: str | int | None) -> Identity | None:
+    """Finds out who is meant by names or numbers; None when nobody is named.
+
+    Without a group it is the user's own. Raises ConfigError for what is neither a name nor a
+    number, SetupError for a name that this machine does not know.
+    """
+    _check("user", user)
+    _check("group", group)
+    if user is None and group is None:
+        return None
+    entry = None if user is None else _user(user)
+    if group is not None:
+        gid = _gid(group)
+    elif entry is not None:
+        gid = entry.pw_gid
+    else:
+        raise SetupError(None, f"user {user!r} has no entry here", "name a group, too: --group")
+    groups = (gid,) if entry is None else tuple(os.getgrouplist(entry.pw_name, gid))
+    uid = entry.pw_uid if entry is not None else None if user is None else int(user)
+    described = (("user", user), ("group", group))
+    name = " and ".join(f"{kind} {value!r}" for kind, value in described if value is not None)
+    return Identity(uid, gid, groups, name)
+
+
+# (uid_t) -1 and (gid_t) -1 mean "as it is" to the kernel.
+_NUMBER_MAX = 2**32 - 2
+
+
+def _check(kind: str, value: str | int | None) -> None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_number or (isinstance(value, str) and value)):
+        raise ConfigError(f"{kind} must be a name or a number, not {value!r}")
+    if _is_number(value) and not 0 <= int(value) <= _NUMBER_MAX:
+        raise ConfigError(f"{kind} must be a number from 0 to {_NUMBER_MAX}, not {value!r}")
+
+
+def _is_number(value: str | int | None) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+
+
+def _user(user: str | int) -> pwd.struct_passwd | None:
+    """The user's entry; None for a number without one."""
+    try:
+        return pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(str(user))
+    except KeyError:
+        if _is_number(user):
+            return None
+        raise SetupError(None, f"there is no user {user!r} on this machine") from None
+
+
+def _gid(group: str | int) -> int:
+    if _is_number(group):
+        return int(group)
+    try:
+        return grp.getgrnam(str(group)).gr_gid
+    except KeyError:
+        raise SetupError(None, f"there is no group {group!r} on this machine") from None
