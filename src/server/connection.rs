@@ -84,6 +84,8 @@ pub(super) struct Connection {
     pub declined: bool,
     /// Whether the slot is in the worker's list of connections to flush.
     pub dirty: bool,
+    /// Whether the header of the PROXY protocol comes before the first request.
+    pub awaits_proxy_header: bool,
     /// Whether every request from here on gets `Connection: close`.
     pub draining: bool,
     pub idle_since_ms: u64,
@@ -113,6 +115,7 @@ impl Connection {
             unread_input: false,
             declined: true,
             dirty: false,
+            awaits_proxy_header: false,
             draining: false,
             idle_since_ms: now_ms,
             head_since_ms: None,
@@ -238,7 +241,12 @@ impl Connection {
             return Some((at, CloseReason::BodyDeadline));
         }
         if let Some(since_ms) = self.head_since_ms {
-            return Some((since_ms + limits.head_timeout_ms, CloseReason::HeadDeadline));
+            let reason = if self.awaits_proxy_header {
+                CloseReason::ProxyHeaderDeadline
+            } else {
+                CloseReason::HeadDeadline
+            };
+            return Some((since_ms + limits.head_timeout_ms, reason));
         }
         Some((
             self.idle_since_ms + limits.idle_timeout_ms,

@@ -17,6 +17,7 @@ mod held;
 mod incoming;
 mod input;
 mod lifecycle;
+mod preface;
 mod queue;
 mod worker;
 
@@ -27,6 +28,7 @@ pub use handler::{
     Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Handler, Request, Responder, Verdict,
 };
 pub use held::{HeldBody, Source};
+pub use preface::{Opening, Proxied};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

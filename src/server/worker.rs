@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::handler::Handler;
 use super::input::Shared;
+use super::preface::Opening;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
@@ -101,7 +102,7 @@ impl Worker {
         match token.kind() {
             Kind::Recv => self.on_recv(token, more, outcome, submit, handler),
             Kind::Send => self.on_send(token, outcome, submit, handler),
-            Kind::Accept => self.on_accept(token, more, outcome, submit),
+            Kind::Accept => self.on_accept(token, more, outcome, submit, handler),
             Kind::Readable | Kind::Internal => {}
         }
     }
@@ -285,7 +286,14 @@ impl Worker {
         self.shared.recycle(buffer.bytes);
     }
 
-    fn on_accept<S: Submit>(&mut self, token: Token, more: bool, outcome: Outcome, submit: &mut S) {
+    fn on_accept<S: Submit, H: Handler>(
+        &mut self,
+        token: Token,
+        more: bool,
+        outcome: Outcome,
+        submit: &mut S,
+        handler: &mut H,
+    ) {
         let now_ms = self.shared.now_ms;
         let full = self.connections.len() + 1 >= self.shared.limits.connections_max as usize;
         let Some(listener) = self.listeners.get_mut(token.slot() as usize) else {
@@ -298,7 +306,7 @@ impl Worker {
                 if full && more {
                     submit.submit(token, Op::Cancel { target: token });
                 }
-                self.open(socket);
+                self.open(socket, handler.on_accept(socket));
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
                 // Without descriptors, or when it fails again and again, trying at once would only
@@ -313,7 +321,7 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, socket: RawFd) {
+    fn open(&mut self, socket: RawFd, opening: Opening) {
         self.next_generation = (self.next_generation + 1) & GENERATION_MASK;
         let mut connection = Connection::new(
             socket,
@@ -322,6 +330,9 @@ impl Worker {
             self.shared.now_ms,
         );
         connection.draining = self.draining;
+        if opening != Opening::Request {
+            connection.open_as(opening, &mut self.shared);
+        }
         let slot = self.connections.insert(connection) as u32;
         self.shared.counters.connections_accepted_total += 1;
         self.mark(slot);
