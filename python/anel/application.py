@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
-from anel import _core, encoding, extension, loops, script
+from anel import _core, encoding, extension, loops, privileges, proxies, script
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -55,6 +55,14 @@ class Application(RouteShortcuts):
     off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
     asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
+
+    `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
+    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
+    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
+    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
+    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
+    connect. What is None comes from the environment: ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS,
+    ANEL_PROXY_PROTOCOL.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
@@ -69,6 +77,9 @@ class Application(RouteShortcuts):
         debug: bool = False,
         loop: LoopChoice | None = None,
         cancel_on_disconnect: bool = True,
+        trusted_proxies: proxies.Names | None = None,
+        proxy_headers: proxies.Names | None = None,
+        proxy_protocol: bool | None = None,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -84,6 +95,8 @@ class Application(RouteShortcuts):
             )
         self._limits = _limits(reaper_settings)
         self._cancel_on_disconnect = bool(cancel_on_disconnect)
+        self._proxy_choice = proxies.choice(trusted_proxies, proxy_headers, proxy_protocol)
+        self._proxies: proxies.Named | None = None
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
@@ -287,16 +300,24 @@ class Application(RouteShortcuts):
         debug: bool = False,
         reactor: str | None = None,
         loop: LoopChoice | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        trusted_proxies: proxies.Names | None = None,
+        proxy_headers: proxies.Names | None = None,
+        proxy_protocol: bool | None = None,
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
         decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
         event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
-        else "auto": asyncio's loop with the reactor as its selector. What `anel run --japronto` was
-        given on the command line wins over the arguments. Does nothing while the command line loads
-        this application. A port that cannot be had ends the process with exit code 4, a worker that
-        cannot start with 3, each with one line on stderr.
+        else "auto": asyncio's loop with the reactor as its selector. `user` and `group` are names
+        or numbers: once the port is open and before the ring is, the process becomes them for good,
+        which needs root. The last three go before those of `Application`.
+
+        What `anel run --japronto` was given on the command line wins over the arguments. Does
+        nothing while the command line loads this application. A port that cannot be had ends the
+        process with exit code 4, a worker that cannot start with 3, each with one line on stderr.
         """
         if is_loading():
             return
@@ -304,6 +325,7 @@ class Application(RouteShortcuts):
         host, port = overridden.get("host", host), overridden.get("port", port)
         reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
         loop = overridden.get("loop", loop)
+        user, group = overridden.get("user", user), overridden.get("group", group)
         if worker_num not in (None, 1):
             raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
         if reload:
@@ -314,12 +336,20 @@ class Application(RouteShortcuts):
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
+        identity = _identity(user, group)
+        self._proxies = self._choose_proxies(
+            overridden.get("trusted_proxies", trusted_proxies),
+            overridden.get("proxy_headers", proxy_headers),
+            overridden.get("proxy_protocol", proxy_protocol),
+        )
         try:
             listener = open_listener(host, port)
         except OSError as error:
             leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
         with listener:
             try:
+                if identity is not None:
+                    identity.assume()
                 with contextlib.closing(self._event_loop(loop)) as event_loop:
                     self._serve(listener, reactor, event_loop)
             except SetupError as error:
@@ -349,6 +379,16 @@ class Application(RouteShortcuts):
         finally:
             self._worker = None
             self._router.thaw()
+
+    def _choose_proxies(
+        self, trusted: proxies.Names | None, headers: proxies.Names | None, protocol: bool | None
+    ) -> proxies.Named | None:
+        """The proxies that `run()` was told of, else those of the application or environment."""
+        chosen = proxies.choice(trusted, headers, protocol).or_else(self._proxy_choice)
+        try:
+            return chosen.or_else(proxies.from_environment()).named()
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
 
     def _in_middleware(self, entry: TableEntry) -> TableEntry:
         handler, kind = entry[2:4]
@@ -419,6 +459,13 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
+
+
+def _identity(user: str | int | None, group: str | int | None) -> privileges.Identity | None:
+    try:
+        return privileges.identity(user, group)
+    except SetupError as error:
+        leave(EXIT_SETUP, str(error))
 
 
 def _choose_json_engine() -> None:

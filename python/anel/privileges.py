@@ -45,56 +45,54 @@ def identity(user: str | int | None, group: str | int | None) -> Identity | None
     """Finds out who is meant by names or numbers; None when nobody is named.
 
     Without a group it is the user's own. Raises ConfigError for what is neither a name nor a
-    number, SetupError for a name that this machine does not know.
+    number, SetupError for who is not known on this machine.
     """
-    _check("user", user)
-    _check("group", group)
+    uid, gid = _number("user", user), _number("group", group)
     if user is None and group is None:
         return None
-    entry = None if user is None else _user(user)
+    entry = _user(user, uid) if user is not None else None
+    if entry is not None:
+        uid = entry.pw_uid
     if group is not None:
-        gid = _gid(group)
+        gid = _gid(group, gid)
     elif entry is not None:
         gid = entry.pw_gid
-    else:
-        raise SetupError(None, f"user {user!r} has no entry here", "name a group, too: --group")
+    if gid is None:
+        raise SetupError(None, f"user {user!r} is not known here", "name a group, too")
     groups = (gid,) if entry is None else tuple(os.getgrouplist(entry.pw_name, gid))
-    uid = entry.pw_uid if entry is not None else None if user is None else int(user)
-    described = (("user", user), ("group", group))
-    name = " and ".join(f"{kind} {value!r}" for kind, value in described if value is not None)
+    named = (("user", user), ("group", group))
+    name = " and ".join(f"{kind} {value!r}" for kind, value in named if value is not None)
     return Identity(uid, gid, groups, name)
 
 
-# (uid_t) -1 and (gid_t) -1 mean "as it is" to the kernel.
+# The next one means "as it is" to the kernel.
 _NUMBER_MAX = 2**32 - 2
 
 
-def _check(kind: str, value: str | int | None) -> None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (is_number or (isinstance(value, str) and value)):
-        raise ConfigError(f"{kind} must be a name or a number, not {value!r}")
-    if _is_number(value) and not 0 <= int(value) <= _NUMBER_MAX:
-        raise ConfigError(f"{kind} must be a number from 0 to {_NUMBER_MAX}, not {value!r}")
+def _number(kind: str, value: str | int | None) -> int | None:
+    """The number that is meant; None for a name."""
+    if value is None or (isinstance(value, str) and value and not value.isdecimal()):
+        return None
+    is_number = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+    if not is_number or not 0 <= int(value) <= _NUMBER_MAX:
+        raise ConfigError(
+            f"{kind} must be a name or a number from 0 to {_NUMBER_MAX}, not {value!r}"
+        )
+    return int(value)
 
 
-def _is_number(value: str | int | None) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
-
-
-def _user(user: str | int) -> pwd.struct_passwd | None:
-    """The user's entry; None for a number without one."""
+def _user(user: str | int, uid: int | None) -> pwd.struct_passwd | None:
+    """The user's entry; None for a number that has none."""
     try:
-        return pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(str(user))
+        return pwd.getpwnam(str(user)) if uid is None else pwd.getpwuid(uid)
     except KeyError:
-        if _is_number(user):
+        if uid is not None:
             return None
         raise SetupError(None, f"there is no user {user!r} on this machine") from None
 
 
-def _gid(group: str | int) -> int:
-    if _is_number(group):
-        return int(group)
+def _gid(group: str | int, gid: int | None) -> int:
     try:
-        return grp.getgrnam(str(group)).gr_gid
+        return grp.getgrnam(str(group)).gr_gid if gid is None else gid
     except KeyError:
         raise SetupError(None, f"there is no group {group!r} on this machine") from None

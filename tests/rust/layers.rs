@@ -53,6 +53,8 @@ const PYTHON: &[&str] = &[
     "patterns",
     "routing",
     "listener",
+    "privileges",
+    "proxies",
     "loading",
     "script",
     "failures",
