@@ -6,15 +6,18 @@ The cases of `tests/cases/proxy` run here against live servers, under several sp
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import pathlib
 import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import services
 from anel import Application, proxies
 from anel.exceptions import ConfigError, SetupError
-from conftest import Client, Serve, Server, get
+from conftest import DEADLINE_S, Client, Serve, Server, get
 from test_wire import SPLITS, as_bytes, pieces, send_all
 
 PROGRAM = """
@@ -41,6 +44,7 @@ PROGRAM = """
     app.router.add_route("/", show)
     app.router.add_route("/2", show)
     app.router.add_route("/later", show_later)
+    app.router.add_route("/counters", lambda request: app.counters())
 """
 
 LOCAL = "127.0.0.0/8"
@@ -171,7 +175,7 @@ def proxied(serve: Serve, reactor: str) -> Iterator[Server]:
 
 def cases() -> list[dict[str, Any]]:
     path = pathlib.Path(__file__).parents[1] / "cases" / "proxy" / "header.toml"
-    found = tomllib.loads(path.read_text())["case"]
+    found: list[dict[str, Any]] = tomllib.loads(path.read_text())["case"]
     for case in found:
         case["input"] = as_bytes(case["input"])
     return found
@@ -270,9 +274,8 @@ def test_a_header_that_does_not_come_ends_the_connection_in_time(
 
 
 def test_a_refused_header_is_counted_and_leaves_no_connection(serve: Serve, reactor: str) -> None:
-    source = PROGRAM + "\n    app.router.add_route('/counters', lambda request: app.counters())\n"
     options = ["--reactor", reactor, "--trusted-proxies", LOCAL, "--proxy-protocol"]
-    with ended(serve(source, *options)) as server:
+    with ended(serve(PROGRAM, *options)) as server:
         for _ in range(20):
             with server.client() as client:
                 client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -289,6 +292,27 @@ def test_the_proxy_protocol_on_the_guests_loop(serve: Serve) -> None:
     server = serve(PROGRAM, *options)
 
     assert show(server, before=V1)["client"] == "192.0.2.1"
+
+
+def test_a_real_proxy_names_its_clients(
+    proxied: Server, serve: Serve, reactor: str, tmp_path: pathlib.Path
+) -> None:
+    plain = serve(PROGRAM, "--reactor", reactor, "--trusted-proxies", LOCAL)
+
+    with services.haproxy(tmp_path, proxied.port, plain.port) as haproxy:
+        for port in (haproxy.v1, haproxy.v2, haproxy.fields):
+            for address in ("127.0.0.1", "127.0.0.77"):
+                client = http.client.HTTPConnection("127.0.0.1", port, DEADLINE_S, (address, 0))
+                with contextlib.closing(client):
+                    client.request("GET", "/")
+                    ours = client.sock.getsockname()
+                    shown = json.load(client.getresponse())
+                if port != haproxy.fields:
+                    assert tuple(shown["peername"]) == ours
+                    assert shown["socket"] != shown["peername"]
+                assert shown["client"] == address
+        # Its health checks among them.
+        assert proxied.ask(V1 + get("/counters")).value["refusals_total"] == 0
 
 
 # What may be chosen.
