@@ -70,7 +70,7 @@ py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
 
 .PHONY: services
-services: ## Redis and PostgreSQL for the Python tests, installed where that is allowed
+services: ## Redis, PostgreSQL and HAProxy for the Python tests, installed where that is allowed
 	@sh tests/services.sh
 
 .PHONY: soak

@@ -1,7 +1,8 @@
 #!/bin/sh
-# The servers that the tests of asyncio's clients talk to: a redis-server and a PostgreSQL.
+# The servers that tests talk to: a redis-server and a PostgreSQL for asyncio's clients, an HAProxy in
+# front of ours.
 #
-# Looks for both and, where Debian's apt-get may be used (as root, or through sudo without a
+# Looks for them and, where Debian's apt-get may be used (as root, or through sudo without a
 # password), installs what is missing. Starts nothing: the tests start their own servers in
 # temporary folders. Where a server cannot be had this says why and succeeds; the tests that need it
 # are then reported as skipped, and fail when ANEL_NO_SKIPS=1.
@@ -16,9 +17,15 @@ have_postgres() {
     command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
 }
 
+# Debian keeps it where only root looks.
+have_haproxy() {
+    command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ]
+}
+
 missing=""
 have_redis || missing="redis-server"
 have_postgres || missing="$missing postgresql"
+have_haproxy || missing="$missing haproxy"
 [ -n "$missing" ] || exit 0
 
 give_up() {

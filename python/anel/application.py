@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
-from anel import _core, encoding, extension, limits, loops, script
+from anel import _core, encoding, extension, limits, loops, privileges, proxies, script
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -62,6 +62,14 @@ class Application(RouteShortcuts):
     `limits` replaces limits on peers and handlers by name, such as `{"body_bytes_max": 1 << 20}` or
     `{"handler_timeout_ms": "30s"}` (`anel.limits`); command line, environment and file go before.
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
+
+    `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
+    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
+    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
+    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
+    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
+    connect. What is None comes from the environment: ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS,
+    ANEL_PROXY_PROTOCOL.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
@@ -79,6 +87,9 @@ class Application(RouteShortcuts):
         loop: LoopChoice | None = None,
         cancel_on_disconnect: bool = True,
         limits: Mapping[str, int | str] | None = None,
+        trusted_proxies: proxies.Names | None = None,
+        proxy_headers: proxies.Names | None = None,
+        proxy_protocol: bool | None = None,
     ) -> None:
         """Raises ConfigError for what is wrong or not available."""
         if protocol_factory is not None:
@@ -94,6 +105,8 @@ class Application(RouteShortcuts):
             )
         self._limits = _limits(reaper_settings, limits)
         self._cancel_on_disconnect = bool(cancel_on_disconnect)
+        self._proxy_choice = proxies.choice(trusted_proxies, proxy_headers, proxy_protocol)
+        self._proxies: proxies.Named | None = None
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
@@ -304,16 +317,24 @@ class Application(RouteShortcuts):
         debug: bool = False,
         reactor: str | None = None,
         loop: LoopChoice | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        trusted_proxies: proxies.Names | None = None,
+        proxy_headers: proxies.Names | None = None,
+        proxy_protocol: bool | None = None,
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
         decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
         event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
-        else "auto": asyncio's loop with the reactor as its selector. What `anel run --japronto` was
-        given on the command line wins over the arguments. Does nothing while the command line loads
-        this application. A port that cannot be had ends the process with exit code 4, a worker that
-        cannot start with 3, each with one line on stderr.
+        else "auto": asyncio's loop with the reactor as its selector. `user` and `group` are names
+        or numbers: once the port is open and before the ring is, the process becomes them for good,
+        which needs root. The last three go before those of `Application`.
+
+        What `anel run --japronto` was given on the command line wins over the arguments. Does
+        nothing while the command line loads this application. A port that cannot be had ends the
+        process with exit code 4, a worker that cannot start with 3, each with one line on stderr.
         """
         if is_loading():
             return
@@ -321,6 +342,7 @@ class Application(RouteShortcuts):
         host, port = overridden.get("host", host), overridden.get("port", port)
         reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
         loop = overridden.get("loop", loop)
+        user, group = overridden.get("user", user), overridden.get("group", group)
         if worker_num not in (None, 1):
             raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
         if reload:
@@ -332,18 +354,23 @@ class Application(RouteShortcuts):
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
         self._debug = self._debug or bool(debug)
+        identity = _identity(user, group)
+        self._proxies = self._choose_proxies(
+            overridden.get("trusted_proxies", trusted_proxies),
+            overridden.get("proxy_headers", proxy_headers),
+            overridden.get("proxy_protocol", proxy_protocol),
+        )
         with contextlib.ExitStack() as stack:
             early = stack.enter_context(early_signals())
             try:
                 event_loop = stack.enter_context(contextlib.closing(self._event_loop(loop)))
+                listener = stack.enter_context(_listener(host, port))
+                if identity is not None:
+                    identity.assume()
+                serving_on = functools.partial(Serving, event_loop, early=early)
+                self._serve(serving_on, listener, address(listener, host), reactor, chosen)
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
-            try:
-                listener = stack.enter_context(open_listener(host, port))
-            except OSError as error:
-                leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
-            serving_on = functools.partial(Serving, event_loop, early=early)
-            self._serve(serving_on, listener, address(listener, host), reactor, chosen)
 
     def _serve(
         self,
@@ -359,8 +386,6 @@ class Application(RouteShortcuts):
             life = functools.partial(self._hooks.live, self) if self._hooks else None
             serving = serving_on(self._worker, listener, life)
             serving.run(f"Accepting connections on http://{where}")
-        except SetupError as error:
-            leave(EXIT_SETUP, str(error))
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
         finally:
@@ -389,6 +414,16 @@ class Application(RouteShortcuts):
         except ConfigError as error:
             leave(EXIT_SETUP, str(error))
         return {one.setting.name: one.value for one in chosen if one.origin != "default"}
+
+    def _choose_proxies(
+        self, trusted: proxies.Names | None, headers: proxies.Names | None, protocol: bool | None
+    ) -> proxies.Named | None:
+        """The proxies that `run()` was told of, else those of the application or environment."""
+        chosen = proxies.choice(trusted, headers, protocol).or_else(self._proxy_choice)
+        try:
+            return chosen.or_else(proxies.from_environment()).named()
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
 
     def _in_middleware(self, entry: TableEntry) -> TableEntry:
         handler, kind = entry[2:4]
@@ -456,6 +491,13 @@ def _limits(
     return own
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return open_listener(host, port)
+    except OSError as error:
+        leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
+
+
 def _reactor(chosen: str | None) -> str:
     names = ", ".join(REACTORS)
     if chosen is None:
@@ -465,6 +507,13 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
+
+
+def _identity(user: str | int | None, group: str | int | None) -> privileges.Identity | None:
+    try:
+        return privileges.identity(user, group)
+    except SetupError as error:
+        leave(EXIT_SETUP, str(error))
 
 
 def _choose_json_engine() -> None:

@@ -21,6 +21,7 @@ from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.loading import load
 from anel.loops import LOOPS, preferring, require
+from anel.proxies import PROXY_HEADERS
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[int]
@@ -113,6 +114,24 @@ class _EndsAtScript(click.Command):
     type=click.Choice(LOOPS),
     help="The event loop that handlers run on; auto is asyncio's on the reactor."
     "  [env var: ANEL_LOOP; default: auto]",
+)
+@click.option("--user", help="Name or number to run as, once the port is open. Needs root.")
+@click.option("--group", help="The same for the group; the user's own by default.")
+@click.option(
+    "--trusted-proxies",
+    help="Addresses and networks of the proxies that are believed, with commas."
+    "  [env var: ANEL_TRUSTED_PROXIES]",
+)
+@click.option(
+    "--proxy-headers",
+    help=f"What they set: {', '.join(PROXY_HEADERS)}."
+    "  [env var: ANEL_PROXY_HEADERS; default: x-forwarded-for]",
+)
+@click.option(
+    "--proxy-protocol/--no-proxy-protocol",
+    default=None,
+    help="Only they connect, and begin with a header of the PROXY protocol."
+    "  [env var: ANEL_PROXY_PROTOCOL]",
 )
 @click.option("--debug", is_flag=True, help="Log requests; show tracebacks in 500 responses.")
 @_takes_limits

@@ -49,7 +49,7 @@ class TransportSocket:
         return _core.socket_number(self._request)
 
     def getpeername(self) -> Any:
-        """The peer's address."""
+        """The address of who is connected: a proxy's, where there is one."""
         return self._ask(lambda ours: ours.getpeername())
 
     def getsockname(self) -> Any:
@@ -94,7 +94,11 @@ class Transport:
 
     @property
     def peername(self) -> tuple[Any, ...] | None:
-        """The peer's address as `socket` writes it; None when it is not known any more."""
+        """The peer's address as `socket` writes it; None when it is not known any more.
+
+        Where connections begin with a header of the PROXY protocol, it is the client that the
+        header names. Fields such as X-Forwarded-For change `request.remote_addr` alone.
+        """
         if self._peername is None:
             self._peername = _core.peer_address(self._request)
         return self._peername

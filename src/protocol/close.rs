@@ -38,6 +38,12 @@ pub enum CloseReason {
     SendDeadline,
     /// The handler did not answer in time, nor end when it was cancelled.
     HandlerDeadline,
+    /// The header of the PROXY protocol is malformed, or something else came in its place.
+    ProxyHeaderInvalid,
+    /// The header of the PROXY protocol took too long to arrive in full.
+    ProxyHeaderDeadline,
+    /// Only proxies may connect, and the peer is none of them.
+    PeerNotTrusted,
     /// The worker is shutting down.
     Draining,
     /// The drain deadline passed with the connection still busy.
@@ -66,6 +72,9 @@ impl CloseReason {
             Self::BodyDeadline => "body_deadline",
             Self::SendDeadline => "send_deadline",
             Self::HandlerDeadline => "handler_deadline",
+            Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::ProxyHeaderDeadline => "proxy_header_deadline",
+            Self::PeerNotTrusted => "peer_not_trusted",
             Self::Draining => "draining",
             Self::DrainDeadline => "drain_deadline",
             Self::SocketError => "socket_error",
@@ -91,6 +100,9 @@ impl CloseReason {
             Self::BodyDeadline => "request body took too long",
             Self::SendDeadline => "peer does not read its responses",
             Self::HandlerDeadline => "handler took too long",
+            Self::ProxyHeaderInvalid => "PROXY header is missing or malformed",
+            Self::ProxyHeaderDeadline => "PROXY header took too long",
+            Self::PeerNotTrusted => "peer is not a trusted proxy",
             Self::Draining => "server is shutting down",
             Self::DrainDeadline => "still busy when the drain deadline passed",
             Self::SocketError => "socket error",

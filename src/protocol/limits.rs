@@ -12,6 +12,14 @@ pub const METHOD_BYTES_MAX: u32 = 64;
 /// arbitrary.
 pub const BLANK_LINES_MAX: u8 = 4;
 
+/// Longest header of the PROXY protocol, version 1: two addresses of IPv6 and two ports. The
+/// protocol's own number.
+pub const PROXY_V1_BYTES_MAX: usize = 107;
+
+/// The same for version 2. Addresses and the usual TLVs need less than 536; a certificate of the
+/// client among them (HAProxy 3.2) more. 4,096 is nginx's number.
+pub const PROXY_V2_BYTES_MAX: usize = 4096;
+
 /// Refusals that protect us from peers. All are on by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -4,6 +4,7 @@
 //! wire and what a plain value means (`answer`). A constant route leaves before any Python object
 //! is touched.
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use pyo3::prelude::*;
@@ -25,7 +26,8 @@ use crate::protocol::percent::decode_path;
 use crate::protocol::{Answer, Payload, ProtocolError, RequestHead};
 use crate::router::Params;
 use crate::server::{
-    self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Responder, Verdict,
+    self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Opening, Proxied,
+    Responder, Verdict,
 };
 
 /// Answers requests with Python handlers, for as long as the GIL is held.
@@ -58,6 +60,14 @@ impl<'a, 'py> Dispatch<'a, 'py> {
 }
 
 impl Handler for Dispatch<'_, '_> {
+    fn on_accept(&mut self, socket: RawFd) -> Opening {
+        self.shared.peers.opening(socket)
+    }
+
+    fn on_proxy_header(&mut self, proxied: Proxied) {
+        self.shared.peers.on_proxy_header(self.py, proxied);
+    }
+
     fn on_head(&mut self, head: &RequestHead, head_bytes: &[u8]) -> BodyPlan {
         let path = decode_path(head.path.of(head_bytes));
         let method = head.method.of(head_bytes);

@@ -78,9 +78,7 @@ impl Request {
     pub fn keep(&self, py: Python<'_>, goes_on: bool) {
         let socket = self.socket(py);
         // The peer is asked now: later, its descriptor may be another's.
-        let peer = self
-            .peer(py)
-            .map(|(address, text)| (address, text.unbind()));
+        let peer = self.peer(py);
         let kept = self.loan.borrow(py).with(|request| {
             request.map(|request| {
                 Box::new(Kept {

@@ -17,6 +17,7 @@ mod headers;
 mod lifetime;
 mod orders;
 mod outcome;
+mod peers;
 mod pending;
 mod raw;
 mod reader;

@@ -6,7 +6,6 @@
 //! for the next request.
 
 use std::cell::Ref;
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -16,10 +15,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::headers::{Headers, latin1};
+use super::peers::Peer;
 use super::raw::{GilCell, Loan};
 use super::reader::BodyReader;
 use super::routes::convert_values;
-use super::shared::{Peer, Shared};
+use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 use crate::protocol::{RequestHead, Version};
 use crate::router::Params;
@@ -53,7 +53,7 @@ pub(super) struct Kept {
     pub(super) head_bytes: Vec<u8>,
     /// Until `body` has made a bytes object of it.
     pub(super) body: Option<HeldBody>,
-    pub(super) peer: Option<(SocketAddr, Py<PyString>)>,
+    pub(super) peer: Option<Peer>,
 }
 
 /// What was asked of the current request.
@@ -253,14 +253,15 @@ impl Request {
         self.state.borrow(py).keep_alive
     }
 
-    /// The peer's IP address; None when it is not known any more.
+    /// The client's IP address: the peer's, or what a trusted proxy says. None when it is not known
+    /// any more.
     #[getter]
-    fn remote_addr<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        self.peer(py).map(|(_, text)| text)
+    fn remote_addr(&self, py: Python<'_>) -> PyResult<Option<Py<PyString>>> {
+        self.client(py)
     }
 
-    /// The host that was asked for, without port, internationalised names decoded; None when none
-    /// was.
+    /// The host that was asked for, of this server or of a trusted proxy, without port;
+    /// internationalised names are decoded. None when none was.
     #[getter]
     fn hostname(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let Some((host, _)) = self.host(py)? else {
@@ -400,20 +401,6 @@ impl Request {
         lent.or_else(|| self.state.borrow(py).made.socket)
     }
 
-    /// Who sent it; None when that is not known any more.
-    pub(super) fn peer<'py>(&self, py: Python<'py>) -> Option<Peer<'py>> {
-        let socket = self.socket(py);
-        let state = self.state.borrow(py);
-        match &state.kept {
-            // The slot may be another connection's by now.
-            Some(kept) if socket.is_none() => {
-                let (address, text) = kept.peer.as_ref()?;
-                Some((*address, text.bind(py).clone()))
-            }
-            _ => state.shared.peer(py, state.exchange, socket),
-        }
-    }
-
     /// Shows the head, which must not lead back into Python: the state is borrowed meanwhile.
     pub fn read<R>(
         &self,
@@ -445,23 +432,6 @@ impl Request {
         self.read(py, |head, bytes| {
             head.field(bytes, b"content-type").map(latin1)
         })
-    }
-
-    /// Host and port as sent; the port is empty when there is none.
-    fn host(&self, py: Python<'_>) -> PyResult<Option<(String, String)>> {
-        let host = self.read(py, |head, bytes| {
-            head.host.map(|host| latin1(host.of(bytes)))
-        })?;
-        Ok(host.filter(|host| !host.is_empty()).map(|host| {
-            let bracket = host.rfind(']').unwrap_or(0);
-            match host[bracket..].rfind(':') {
-                Some(colon) => {
-                    let (name, port) = host.split_at(bracket + colon);
-                    (name.to_owned(), port[1..].to_owned())
-                }
-                None => (host, String::new()),
-            }
-        }))
     }
 
     /// The attribute's value, made if this is the first time.

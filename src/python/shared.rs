@@ -5,25 +5,22 @@
 //! both, because a request that a user keeps outlives both.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use super::answer;
 use super::context::{self, Contexts};
 use super::guest::Guest;
 use super::headers::Names;
 use super::orders::Order;
+use super::peers::Peers;
 use super::pending::Pending;
 use super::raw;
 use super::request::Request;
 use super::response::Response;
 use super::routes::{Kind, Routes, lone_handler};
 use super::view::Views;
-use crate::reactor::peer_name;
-use crate::server::ExchangeId;
 
 /// State of one worker that Python objects refer to.
 pub struct Shared {
@@ -42,8 +39,8 @@ pub struct Shared {
     /// answers at once gives back what it took before the next one begins.
     request: Cell<Option<Py<Request>>>,
     response: Cell<Option<Py<Response>>>,
-    /// Addresses of peers that were asked for, by slot, with the generation they belong to.
-    peers: RefCell<Vec<Option<KnownPeer>>>,
+    /// Who is at the other end of the connections.
+    pub peers: Peers,
     /// To be done by the next step of the turn.
     pub orders: RefCell<Vec<Order>>,
     /// Exchanges that outlive the call of their handler.
@@ -60,16 +57,6 @@ pub struct Shared {
     pub python_ran: Cell<bool>,
     /// What the loop that waits in our place is asked through.
     pub guest: Guest,
-}
-
-/// Who is at the other end of a connection, and the same in words.
-pub type Peer<'py> = (SocketAddr, Bound<'py, PyString>);
-
-/// A peer that was asked for, and the generation of the slot it belongs to.
-struct KnownPeer {
-    generation: u32,
-    address: SocketAddr,
-    text: Py<PyString>,
 }
 
 /// What starting a task needs, looked up once.
@@ -96,7 +83,7 @@ impl Shared {
             views,
             request: Cell::default(),
             response: Cell::default(),
-            peers: RefCell::default(),
+            peers: Peers::new(app)?,
             orders: RefCell::default(),
             pending: Pending::default(),
             cancel_on_disconnect: app
@@ -168,34 +155,6 @@ impl Shared {
             response.get().empty(response.py());
             self.response.set(Some(response.unbind()));
         }
-    }
-
-    /// The peer of an exchange. `socket` is asked once per connection, as long as it
-    /// is known to be open.
-    pub fn peer<'py>(
-        &self,
-        py: Python<'py>,
-        exchange: ExchangeId,
-        socket: Option<RawFd>,
-    ) -> Option<Peer<'py>> {
-        let index = exchange.slot as usize;
-        if let Some(Some(known)) = self.peers.borrow().get(index)
-            && known.generation == exchange.generation
-        {
-            return Some((known.address, known.text.bind(py).clone()));
-        }
-        let address = peer_name(socket?).ok()?;
-        let text = PyString::new(py, &address.ip().to_canonical().to_string());
-        let mut peers = self.peers.borrow_mut();
-        if peers.len() <= index {
-            peers.resize_with(index + 1, || None);
-        }
-        peers[index] = Some(KnownPeer {
-            generation: exchange.generation,
-            address,
-            text: text.clone().unbind(),
-        });
-        Some((address, text))
     }
 
     /// The worker has ended: ends what nothing will end any more, and breaks the cycles between

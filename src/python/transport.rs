@@ -18,7 +18,7 @@ use crate::reactor::{duplicate, local_name};
 pub fn peer_address<'py>(request: &Bound<'py, Request>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let py = request.py();
     let peer = request.get().peer(py);
-    peer.map(|(address, _)| as_tuple(py, address)).transpose()
+    peer.map(|peer| as_tuple(py, peer.address)).transpose()
 }
 
 /// Our own address; None when the exchange is over.

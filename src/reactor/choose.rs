@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::epoll::Epoll;
 use super::errors::{Errno, ReactorUnavailable, Reason};
 use super::seam::{Completion, Op, Submit, Token};
-use super::uring::Ring;
+use super::uring::{Restrictions, Ring};
 use super::waker::Waker;
 
 /// One of the two reactors.
@@ -32,7 +32,8 @@ pub enum AnyReactor {
 pub struct Opened {
     /// What was opened.
     pub reactor: AnyReactor,
-    /// For `Choice::Auto` on epoll: one line that says why, and how to allow io_uring.
+    /// For `Choice::Auto` on epoll: one line that says why, and how to allow io_uring. For a ring
+    /// that the kernel did not restrict: what it said.
     pub notice: Option<String>,
 }
 
@@ -46,8 +47,8 @@ pub fn open(choice: Choice, config: &Config) -> Result<Opened, ReactorUnavailabl
         Choice::Auto | Choice::IoUring => match Ring::open(config) {
             Ok(ring) => {
                 return Ok(Opened {
+                    notice: notice_of(ring.features().restrictions),
                     reactor: AnyReactor::Ring(ring),
-                    notice: None,
                 });
             }
             Err(refusal) if choice == Choice::Auto && refusal.reason != Reason::ConfigInvalid => {
@@ -59,6 +60,18 @@ pub fn open(choice: Choice, config: &Config) -> Result<Opened, ReactorUnavailabl
     let reactor = AnyReactor::Epoll(Epoll::open(config)?);
     let notice = refusal.map(|refusal| format!("serving with epoll, because {refusal}"));
     Ok(Opened { reactor, notice })
+}
+
+/// For a ring that can be asked for more than we do, without anybody having wanted that.
+fn notice_of(restrictions: Restrictions) -> Option<String> {
+    match restrictions {
+        Restrictions::Registered | Restrictions::SwitchedOff => None,
+        Restrictions::Refused(errno) => Some(format!(
+            "serving with io_uring without restrictions, because the kernel refused them (errno {}: \
+             {errno})",
+            errno.0
+        )),
+    }
 }
 
 impl From<ConfigError> for ReactorUnavailable {
@@ -140,5 +153,19 @@ impl Reactor for AnyReactor {
             Self::Ring(ring) => ring.name(),
             Self::Epoll(epoll) => epoll.name(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_kernel_is_worth_a_line() {
+        let refused = notice_of(Restrictions::Refused(Errno(libc::EINVAL))).unwrap();
+
+        assert!(refused.contains("without restrictions") && refused.contains("errno 22"));
+        assert_eq!(notice_of(Restrictions::Registered), None);
+        assert_eq!(notice_of(Restrictions::SwitchedOff), None);
     }
 }

@@ -21,6 +21,8 @@ pub struct FlagKnob {
     pub mshot_recv: bool,
     /// `mshot_accept`: one accept, many connections (5.19).
     pub mshot_accept: bool,
+    /// `restrict`: the ring refuses every operation that we do not use (5.10).
+    pub restrict: bool,
 }
 
 impl Default for FlagKnob {
@@ -31,6 +33,7 @@ impl Default for FlagKnob {
             single: true,
             mshot_recv: true,
             mshot_accept: true,
+            restrict: true,
         }
     }
 }
@@ -84,10 +87,11 @@ impl FlagKnob {
                 "single" => knob.single = on,
                 "mshot_recv" => knob.mshot_recv = on,
                 "mshot_accept" => knob.mshot_accept = on,
+                "restrict" => knob.restrict = on,
                 _ => {
                     return Err(ConfigError(format!(
                         "{VARIABLE}: unknown feature {name:?}; known are defer, noarray, single, \
-                         mshot_recv and mshot_accept"
+                         mshot_recv, mshot_accept and restrict"
                     )));
                 }
             }

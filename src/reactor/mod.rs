@@ -37,7 +37,7 @@ pub use net::{duplicate, listen, local_name, peer_name};
 pub use seam::{
     Arm, Completion, Errno, GENERATION_MASK, Half, Kind, Op, Outcome, SendBuffer, Submit, Token,
 };
-pub use uring::{Features, Ring, Rung};
+pub use uring::{Features, Restrictions, Ring, Rung};
 pub use waker::Waker;
 
 /// What a worker needs to turn its ops into completions.

@@ -99,6 +99,8 @@ pub(super) struct Connection {
     pub declined: bool,
     /// Whether the slot is in the worker's list of connections to flush.
     pub dirty: bool,
+    /// Whether the header of the PROXY protocol comes before the first request.
+    pub awaits_proxy_header: bool,
     /// Whether every request from here on gets `Connection: close`.
     pub draining: bool,
     /// The turn that `turn_requests` were handed on in.
@@ -134,6 +136,7 @@ impl Connection {
             discarded_bytes: 0,
             declined: true,
             dirty: false,
+            awaits_proxy_header: false,
             draining: false,
             turn: 0,
             turn_requests: 0,
@@ -292,7 +295,12 @@ impl Connection {
             return Some((at, CloseReason::BodyDeadline));
         }
         if let Some(since_ms) = self.head_since_ms {
-            return Some((since_ms + limits.head_timeout_ms, CloseReason::HeadDeadline));
+            let reason = if self.awaits_proxy_header {
+                CloseReason::ProxyHeaderDeadline
+            } else {
+                CloseReason::HeadDeadline
+            };
+            return Some((since_ms + limits.head_timeout_ms, reason));
         }
         Some((
             self.idle_since_ms + limits.idle_timeout_ms,

@@ -15,7 +15,7 @@ pub struct Counters {
     pub streams_total: u64,
     /// Request bodies that were streamed.
     pub bodies_streamed_total: u64,
-    /// Requests refused by the protocol.
+    /// Requests refused by the protocol, and connections refused before the first one.
     pub refusals_total: u64,
     /// Sends submitted. Requests per send is the gain of coalescing.
     pub sends_total: u64,

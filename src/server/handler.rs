@@ -6,6 +6,7 @@
 use std::os::fd::RawFd;
 
 use super::held::Source;
+use super::preface::{Opening, Proxied};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{self, Context};
 use crate::protocol::{
@@ -198,6 +199,14 @@ pub(super) enum Decision {
 
 /// Answers requests.
 pub trait Handler {
+    /// A connection was accepted: how does it begin?
+    fn on_accept(&mut self, _socket: RawFd) -> Opening {
+        Opening::Request
+    }
+
+    /// A connection that begins with a header of the PROXY protocol has sent it.
+    fn on_proxy_header(&mut self, _proxied: Proxied) {}
+
     /// A request with a body has begun: how is it wanted? Not asked for requests without one.
     fn on_head(&mut self, _head: &RequestHead, _head_bytes: &[u8]) -> BodyPlan {
         BodyPlan::default()

@@ -58,6 +58,9 @@ impl Connection {
         shared: &mut Shared,
         handler: &mut H,
     ) {
+        if self.awaits_proxy_header {
+            return self.on_preface(input, slot, shared, handler);
+        }
         if !self.reads_on() {
             self.unread_input |= !input.is_empty();
             return;
@@ -97,6 +100,9 @@ impl Connection {
     ) {
         if !self.reads_on() {
             return;
+        }
+        if self.awaits_proxy_header {
+            return self.on_end_of_preface();
         }
         match self.protocol.end_of_input(self.carry.len()) {
             Some(error) if self.incoming.is_some() => {

@@ -393,9 +393,9 @@ impl Worker {
     /// waits for nobody.
     fn open_held(&mut self) {
         while (self.draining || self.room() > 0)
-            && let Some(socket) = self.held.pop_front()
+            && let Some((socket, opening)) = self.held.pop_front()
         {
-            self.open(socket);
+            self.open(socket, opening);
         }
     }
 

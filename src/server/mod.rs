@@ -19,6 +19,7 @@ mod input;
 mod lifecycle;
 mod overdue;
 mod pace;
+mod preface;
 mod queue;
 mod worker;
 
@@ -29,6 +30,7 @@ pub use handler::{
     Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Handler, Request, Responder, Verdict,
 };
 pub use held::{HeldBody, Source};
+pub use preface::{Opening, Proxied};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

@@ -16,6 +16,7 @@ use super::deadlines::Deadlines;
 use super::handler::Handler;
 use super::input::Shared;
 use super::pace::Demand;
+use super::preface::Opening;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
@@ -28,7 +29,7 @@ pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) listeners: Vec<Listener>,
     /// Sockets that were accepted before the accept could be stopped, while the table is full.
-    pub(super) held: VecDeque<RawFd>,
+    pub(super) held: VecDeque<(RawFd, Opening)>,
     pub(super) shared: Shared,
     pub(super) deadlines: Deadlines,
     /// Slots to look at in `flush`, each once.
@@ -112,7 +113,7 @@ impl Worker {
         match token.kind() {
             Kind::Recv => self.on_recv(token, more, outcome, submit, handler),
             Kind::Send => self.on_send(token, outcome, submit, handler),
-            Kind::Accept => self.on_accept(token, more, outcome, submit),
+            Kind::Accept => self.on_accept(token, more, outcome, submit, handler),
             Kind::Readable | Kind::Internal => {}
         }
     }
@@ -334,7 +335,14 @@ impl Worker {
         self.shared.recycle(buffer.bytes);
     }
 
-    fn on_accept<S: Submit>(&mut self, token: Token, more: bool, outcome: Outcome, submit: &mut S) {
+    fn on_accept<S: Submit, H: Handler>(
+        &mut self,
+        token: Token,
+        more: bool,
+        outcome: Outcome,
+        submit: &mut S,
+        handler: &mut H,
+    ) {
         let now_ms = self.shared.now_ms;
         let room = self.room();
         let Some(listener) = self.listeners.get_mut(token.slot() as usize) else {
@@ -347,10 +355,11 @@ impl Worker {
                 if room == 1 && more {
                     submit.submit(token, Op::Cancel { target: token });
                 }
+                let opening = handler.on_accept(socket);
                 if room == 0 && !self.draining {
-                    self.held.push_back(socket);
+                    self.held.push_back((socket, opening));
                 } else {
-                    self.open(socket);
+                    self.open(socket, opening);
                 }
             }
             Outcome::Failed(errno, _) if !errno.is_cancelled() => {
@@ -373,7 +382,7 @@ impl Worker {
         connections_max.saturating_sub(self.connections.len())
     }
 
-    pub(super) fn open(&mut self, socket: RawFd) {
+    pub(super) fn open(&mut self, socket: RawFd, opening: Opening) {
         self.next_generation = (self.next_generation + 1) & GENERATION_MASK;
         let mut connection = Connection::new(
             socket,
@@ -382,6 +391,9 @@ impl Worker {
             self.shared.now_ms,
         );
         connection.draining = self.draining;
+        if opening != Opening::Request {
+            connection.open_as(opening, &mut self.shared);
+        }
         let slot = self.connections.insert(connection) as u32;
         self.shared.counters.connections_accepted_total += 1;
         self.mark(slot);

@@ -1,4 +1,4 @@
-"""Real servers for the tests of clients: a PostgreSQL, a Redis and a certificate.
+"""Real servers for tests: a PostgreSQL, a Redis, an HAProxy and a certificate.
 
 Owns their start and their end. Each runs on a port that the kernel picked, in a temporary folder,
 once for all tests that ask for it. What this machine does not have is a skipped test with the
@@ -7,6 +7,7 @@ reason; `make services` installs it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -165,6 +166,57 @@ def plain_user() -> dict[str, Any]:
             continue
         return {"user": name, "group": user.pw_gid, "extra_groups": []}
     pytest.skip("PostgreSQL refuses root, and there is no user postgres or nobody to run it as")
+
+
+@dataclasses.dataclass
+class HAProxy:
+    """Ports of an HAProxy, by how it tells its servers of the client."""
+
+    v1: int
+    v2: int
+    fields: int
+
+
+# Health checks of the second backend come over connections of the proxy's own (LOCAL).
+HAPROXY = """
+defaults
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+listen v1
+    bind 127.0.0.1:{v1}
+    server one 127.0.0.1:{speaking} send-proxy
+listen v2
+    mode http
+    option httpchk GET /
+    bind 127.0.0.1:{v2}
+    server one 127.0.0.1:{speaking} send-proxy-v2 proxy-v2-options authority,crc32c,unique-id \
+        check inter 100ms
+listen fields
+    mode http
+    option forwardfor
+    bind 127.0.0.1:{fields}
+    server one 127.0.0.1:{plain}
+"""
+
+
+@contextlib.contextmanager
+def haproxy(folder: pathlib.Path, speaking: int, plain: int) -> Iterator[HAProxy]:
+    """An HAProxy in front of two servers: one gets headers of the PROXY protocol, one fields."""
+    path, configuration = program("haproxy", pathlib.Path("/usr/sbin")), folder / "haproxy.cfg"
+    ports = HAProxy(0, 0, 0)
+
+    def command(port: int) -> list[str]:
+        ports.v1, ports.v2, ports.fields = port, free_port(), free_port()
+        settings = {**dataclasses.asdict(ports), "speaking": speaking, "plain": plain}
+        configuration.write_text(HAPROXY.format(**settings))
+        return [path, "-W", "-db", "-f", str(configuration)]
+
+    process, _ = start(command, "Loading success", folder)
+    try:
+        yield ports
+    finally:
+        stop(process, signal.SIGTERM)
 
 
 @dataclasses.dataclass

@@ -64,11 +64,13 @@ PROGRAM = """
     app.router.add_constant("/constant", text="constant")
 """
 
-# Makes io_uring_setup, and nothing else, fail: what a container's default profile does.
+# Makes io_uring_setup, and nothing else, fail: what a container's default profile does. Or, with
+# REFUSE=restrictions, the registration of a ring's restrictions and nothing else.
 LAUNCHER = """
     import ctypes, errno, os, platform, struct, sys
 
-    SYS_IO_URING_SETUP = 425
+    SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER, REGISTER_RESTRICTIONS = 425, 427, 11
+    SECOND_ARGUMENT = 24
     PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
     LOAD_WORD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
     ALLOW, ERRNO = 0x7FFF0000, 0x00050000
@@ -78,7 +80,15 @@ LAUNCHER = """
 
     program = b"".join([
         instruction(LOAD_WORD, 0, 0, 0),
-        instruction(JUMP_IF_EQUAL, 0, 1, SYS_IO_URING_SETUP),
+        *(
+            [
+                instruction(JUMP_IF_EQUAL, 0, 3, SYS_IO_URING_REGISTER),
+                instruction(LOAD_WORD, 0, 0, SECOND_ARGUMENT),
+                instruction(JUMP_IF_EQUAL, 0, 1, REGISTER_RESTRICTIONS),
+            ]
+            if os.environ.get("REFUSE") == "restrictions"
+            else [instruction(JUMP_IF_EQUAL, 0, 1, SYS_IO_URING_SETUP)]
+        ),
         instruction(RETURN, 0, 0, ERRNO | int(os.environ["REFUSE_WITH"])),
         instruction(RETURN, 0, 0, ALLOW),
     ])
@@ -368,6 +378,7 @@ RUNGS = [
     "mshot_recv=0",
     "mshot_accept=0",
     "mshot_recv=0,mshot_accept=0",
+    "restrict=0",
     "defer=0,noarray=0,single=0,mshot_recv=0,mshot_accept=0",
 ]
 
@@ -423,6 +434,30 @@ def test_epoll_is_served_without_a_word_where_the_ring_is_forbidden(
 
     assert server.lines[0].startswith("Accepting connections")
     assert not [line for line in server.lines if "epoll" in line]
+
+
+def test_a_ring_that_cannot_be_restricted_serves_and_says_so(tmp_path: pathlib.Path) -> None:
+    with forbidden(tmp_path, "io_uring", 22, REFUSE="restrictions") as server:
+        assert server.ask(get()).text == "Hello world!"
+        assert server.stop() == 0
+
+    notice, accepting = server.lines[:2]
+    assert notice.startswith("anel: serving with io_uring without restrictions, because")
+    assert accepting.startswith("Accepting connections")
+
+
+def test_the_doctor_says_whether_the_ring_is_restricted() -> None:
+    restricted = json.loads(anel("doctor", "--json").stdout)["io_uring"]
+    switched_off = run(
+        [sys.executable, "-m", "anel", "doctor", "--json"], ANEL_URING_FLAGS="restrict=0"
+    )
+    unrestricted = json.loads(switched_off.stdout)["io_uring"]
+
+    assert restricted["restricted"] is True
+    assert set(restricted["operations"]) >= {"ACCEPT", "RECV", "SEND"}
+    assert "R_DISABLED" in restricted["setup_flags"]
+    assert (unrestricted["restricted"], unrestricted["operations"]) == (False, None)
+    assert "R_DISABLED" not in unrestricted["setup_flags"]
 
 
 def test_the_doctor_says_that_the_ring_is_forbidden(tmp_path: pathlib.Path) -> None:
@@ -558,8 +593,12 @@ def run_forbidden_or_not(
 
 
 @contextlib.contextmanager
-def forbidden(folder: pathlib.Path, reactor: str, error: int) -> Iterator[Server]:
-    """A server where io_uring is forbidden."""
+def forbidden(
+    folder: pathlib.Path, reactor: str, error: int, **environment: str
+) -> Iterator[Server]:
+    """A server where io_uring is forbidden, or a part of it."""
     options = ["run", program(folder), "--port", "0", "--reactor", reactor]
     with contextlib.ExitStack() as stack:
-        yield start_server(stack, [*launcher(folder), *options], REFUSE_WITH=str(error))
+        yield start_server(
+            stack, [*launcher(folder), *options], REFUSE_WITH=str(error), **environment
+        )

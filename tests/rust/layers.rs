@@ -55,6 +55,8 @@ const PYTHON: &[&str] = &[
     "patterns",
     "routing",
     "listener",
+    "privileges",
+    "proxies",
     "loading",
     "script",
     "failures",

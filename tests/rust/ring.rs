@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anel::reactor::doctor::Report;
 use anel::reactor::{
     AnyReactor, Arm, Choice, Completion, Config, Counters, Epoll, Errno, FlagKnob, Half, Kind, Op,
-    Outcome, Reactor, ReactorUnavailable, Reason, Ring, Rung, SendBuffer, Submit, Token, Waker,
-    listen, local_name, open, peer_name,
+    Outcome, Reactor, ReactorUnavailable, Reason, Restrictions, Ring, Rung, SendBuffer, Submit,
+    Token, Waker, listen, local_name, open, peer_name,
 };
 use socket2::SockRef;
 
@@ -452,6 +452,8 @@ fn every_rung_of_the_ladder_serves() {
         ("single=0", Rung::Minimum),
         ("mshot_recv=0,mshot_accept=0", Rung::Full),
         ("single=0,mshot_recv=0,mshot_accept=0", Rung::Minimum),
+        ("restrict=0", Rung::Full),
+        ("restrict=0,single=0", Rung::Minimum),
     ];
 
     for (words, rung) in rungs {
@@ -471,6 +473,8 @@ fn every_rung_of_the_ladder_serves() {
                 "{features:?}"
             );
             assert_eq!(features.multishot_recv, flags.mshot_recv);
+            let restricted = features.restrictions == Restrictions::Registered;
+            assert_eq!(restricted, flags.restrict);
             let mut echo = Echo::new(ring);
 
             let clients = clients(echo.address, 40, 5, 3000);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 
+use super::restrictions::{self, Restrictions};
 use crate::reactor::config::Config;
 use crate::reactor::errors::{Errno, ReactorUnavailable};
 use crate::reactor::knob::FlagKnob;
@@ -80,7 +81,24 @@ impl Rung {
         self != Self::Minimum
     }
 
-    fn build(self, submissions: u32, completions: u32) -> io::Result<IoUring> {
+    /// Opens a ring, restricted unless the knob says otherwise or the kernel does not do it.
+    fn open(self, config: &Config, completions: u32) -> io::Result<(IoUring, Restrictions)> {
+        let build = |start| self.build(config.submissions, completions, start);
+        if !config.flags.restrict {
+            return Ok((build(Start::Enabled)?, Restrictions::SwitchedOff));
+        }
+        let io = build(Start::Disabled)?;
+        match restrictions::register(&io) {
+            Ok(()) => Ok((io, Restrictions::Registered)),
+            Err(errno) => {
+                // Its locked memory must not stand in the way of the next one.
+                drop(io);
+                Ok((build(Start::Enabled)?, Restrictions::Refused(errno)))
+            }
+        }
+    }
+
+    fn build(self, submissions: u32, completions: u32, start: Start) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         // A child of a fork must not reach our queues: it would submit in our name.
         builder
@@ -88,6 +106,9 @@ impl Rung {
             .setup_clamp()
             .setup_submit_all()
             .setup_cqsize(completions);
+        if start == Start::Disabled {
+            builder.setup_r_disabled();
+        }
         match self {
             Self::Full => {
                 builder
@@ -116,11 +137,21 @@ impl Rung {
     }
 }
 
+/// Whether a ring takes submissions as soon as it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Enabled,
+    /// Only then does the kernel take restrictions.
+    Disabled,
+}
+
 /// What a ring got from its kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// The rung it stands on.
     pub rung: Rung,
+    /// Whether it refuses what we do not use.
+    pub restrictions: Restrictions,
     /// Whether a receive goes on after its first completion (6.0).
     pub multishot_recv: bool,
     /// Whether an accept goes on after its first completion (5.19).
@@ -131,6 +162,16 @@ pub struct Features {
     pub completions: u32,
 }
 
+impl Features {
+    /// The set-up flags, by the kernel's names without their prefix.
+    #[must_use]
+    pub fn setup_flags(self) -> Vec<&'static str> {
+        let disabled = (self.restrictions == Restrictions::Registered).then_some("R_DISABLED");
+        let flags = self.rung.setup_flags().iter().copied();
+        flags.chain(disabled).collect()
+    }
+}
+
 /// Locked memory of rings that were just closed is given back late; a restart may see ENOMEM
 /// meanwhile.
 const LOCKED_MEMORY_PATIENCE: Duration = Duration::from_secs(1);
@@ -138,8 +179,11 @@ const LOCKED_MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// A completion queue below this is not worth having: every turn would overflow.
 const COMPLETIONS_MIN: u32 = 256;
 
+/// A ring, where it stands, and what it refuses.
+type Opened = (IoUring, Rung, Restrictions);
+
 /// Opens a ring on the best rung that kernel and knob allow.
-pub(super) fn climb(config: &Config) -> Result<(IoUring, Rung), ReactorUnavailable> {
+pub(super) fn climb(config: &Config) -> Result<Opened, ReactorUnavailable> {
     let mut completions = config.completions;
     let mut patience = Instant::now() + LOCKED_MEMORY_PATIENCE;
     loop {
@@ -161,14 +205,16 @@ fn smallest(config: &Config) -> u32 {
     COMPLETIONS_MIN.max(config.submissions)
 }
 
-fn try_rungs(config: &Config, completions: u32) -> Result<(IoUring, Rung), Errno> {
+fn try_rungs(config: &Config, completions: u32) -> Result<Opened, Errno> {
     let mut last = Errno(libc::EINVAL);
     for rung in Rung::ALL
         .into_iter()
         .filter(|rung| rung.is_allowed(config.flags))
     {
-        match rung.build(config.submissions, completions) {
-            Ok(io) if has_what_we_need(&io) => return Ok((io, rung)),
+        match rung.open(config, completions) {
+            Ok((io, restrictions)) if has_what_we_need(&io) => {
+                return Ok((io, rung, restrictions));
+            }
             // Older than 5.17, whatever flags it takes.
             Ok(_) => return Err(Errno(libc::EINVAL)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {

@@ -65,7 +65,7 @@ impl Ring {
     /// Says why this machine refuses, and what would help.
     pub fn open(config: &Config) -> Result<Self, ReactorUnavailable> {
         config.validate().map_err(ReactorUnavailable::from)?;
-        let (io, rung) = ladder::climb(config)?;
+        let (io, rung, restrictions) = ladder::climb(config)?;
         let group = Group::heap(config.buffers, config.buffer_bytes);
         let waker = Waker::open()
             .map_err(|error| ReactorUnavailable::other(Errno::of(&error), "for an eventfd"))?;
@@ -73,6 +73,7 @@ impl Ring {
         let provided = Provided::register(&io, &group).map_err(ReactorUnavailable::from_setup)?;
         let features = Features {
             rung,
+            restrictions,
             multishot_recv: config.flags.mshot_recv,
             multishot_accept: config.flags.mshot_accept,
             submissions: io.params().sq_entries(),

@@ -5,11 +5,12 @@
 //! is a panic here; so is a call that the seam does not allow.
 
 use std::collections::HashMap;
+use std::os::fd::RawFd;
 
 use anel::protocol::{Answer, CloseReason, Framing, Payload, RequestHead};
 use anel::server::{
-    Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Given, Handler, Request, Responder,
-    Verdict, Worker,
+    Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Given, Handler, Opening, Proxied,
+    Request, Responder, Verdict, Worker,
 };
 
 use crate::plan::{Intake, Mode, Plan, Shape};
@@ -93,6 +94,10 @@ pub struct Application {
     pub piece_bytes_max: usize,
     /// How often a handler rests behind a piece, in percent.
     pub rests: u32,
+    /// How connections begin.
+    pub opening: Opening,
+    /// The headers of the PROXY protocol that came.
+    pub proxied: Vec<Proxied>,
     /// The limit that is asked for every body.
     pub body_bytes_max: Option<u64>,
     pub now_ms: u64,
@@ -115,6 +120,8 @@ impl Application {
             late_ms_max,
             piece_bytes_max: 1_000,
             rests: 0,
+            opening: Opening::Request,
+            proxied: Vec::new(),
             body_bytes_max: None,
             now_ms: 0,
             prng,
@@ -432,6 +439,14 @@ impl Exchange {
 }
 
 impl Handler for Application {
+    fn on_accept(&mut self, _socket: RawFd) -> Opening {
+        self.opening
+    }
+
+    fn on_proxy_header(&mut self, proxied: Proxied) {
+        self.proxied.push(proxied);
+    }
+
     fn on_head(&mut self, head: &RequestHead, head_bytes: &[u8]) -> BodyPlan {
         assert!(!matches!(head.framing, Framing::None | Framing::Length(0)));
         let target = head.target.of(head_bytes);

@@ -11,6 +11,7 @@ mod inbox;
 mod kernel;
 mod plan;
 mod prng;
+mod proxies;
 mod scenarios;
 mod script;
 mod socket;
