@@ -77,6 +77,8 @@ pub struct Expected {
     pub head_only: bool,
     pub is_http10: bool,
     pub may_continue: bool,
+    /// Nobody was asked: the protocol said no.
+    pub is_refusal: bool,
     pub ends: Ends,
 }
 
@@ -113,6 +115,7 @@ pub fn expected(outcome: &Outcome) -> Vec<Expected> {
             head_only: false,
             is_http10: false,
             may_continue,
+            is_refusal: true,
             ends: Ends::Closes,
         },
     });
@@ -143,6 +146,7 @@ fn answer(request: &Seen) -> Expected {
         head_only,
         is_http10,
         may_continue: request.expects_continue,
+        is_refusal: false,
         ends,
     }
 }

@@ -72,7 +72,7 @@ impl<'a> Line<'a> {
         let token = self.receiving?;
         let (more, outcome) = if self.is_cancelled {
             (false, Outcome::Failed(Errno(ECANCELED), None))
-        } else if self.shut == Some(Half::Both) || self.unread.is_empty() {
+        } else if self.hears_nothing() || self.unread.is_empty() {
             (false, Outcome::EndOfInput)
         } else if self.fails() {
             (false, Outcome::Starved)
@@ -84,6 +84,11 @@ impl<'a> Line<'a> {
             self.is_cancelled = false;
         }
         Some(complete(token, more, outcome))
+    }
+
+    /// Whether our side receives nothing more.
+    fn hears_nothing(&self) -> bool {
+        self.shut.is_some_and(|half| half != Half::Write)
     }
 
     fn lease(&mut self) -> Option<Lease> {

@@ -310,7 +310,8 @@ mod tests {
     #[test]
     fn searches_a_head_that_trickles_in_only_twice() {
         let (mut http1, mut head) = start();
-        let cookie = "c".repeat(20_000);
+        // Miri would look at each of 20,000 for a minute.
+        let cookie = "c".repeat(if cfg!(miri) { 500 } else { 20_000 });
         let input = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
         counted::take();
 

@@ -26,10 +26,13 @@ use world::Report;
 
 /// A few seconds on a small machine.
 const SEEDS: u64 = 5_000;
+/// Minutes under Miri.
+const SEEDS_FOR_MIRI: u64 = 10;
 
 #[test]
 fn every_seed_keeps_the_invariants() {
-    let seeds = number_from("ANEL_SIM_SEEDS").unwrap_or(SEEDS);
+    let usual = if cfg!(miri) { SEEDS_FOR_MIRI } else { SEEDS };
+    let seeds = number_from("ANEL_SIM_SEEDS").unwrap_or(usual);
     let reports: Vec<Report> = std::thread::scope(|scope| {
         let halves = [0, 1].map(|half| {
             scope.spawn(move || {
@@ -59,7 +62,8 @@ fn replays_one_seed() {
 
 #[test]
 fn a_seed_is_the_same_run_every_time() {
-    for seed in 1..20 {
+    let seeds = if cfg!(miri) { 2 } else { 20 };
+    for seed in 1..seeds {
         let [first, second] = [(); 2].map(|()| format!("{:?}", run(seed)));
         assert_eq!(first, second, "seed {seed}");
     }
