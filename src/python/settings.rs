@@ -91,7 +91,7 @@ impl Snapshot {
         }
         fill!(self.worker, connections_accepted_total connections_closed_total requests_total
             streams_total bodies_streamed_total refusals_total sends_total pauses_total
-            starved_total accept_pauses_total accept_errors_total shortages_total
+            shares_total starved_total accept_pauses_total accept_errors_total shortages_total
             handlers_overdue_total deadlines_total answers_dropped_total
             stale_completions_total bytes_received_total bytes_sent_total);
         dict.set_item("waits_total", self.reactor.waits)?;

@@ -21,6 +21,8 @@ pub struct Counters {
     pub sends_total: u64,
     /// Times a connection stopped being read because it owed too much.
     pub pauses_total: u64,
+    /// Times a connection had its share of a turn and was to go on in the next.
+    pub shares_total: u64,
     /// Times a receive found no free buffer.
     pub starved_total: u64,
     /// Times accepting stopped for want of descriptors or memory.

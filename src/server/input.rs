@@ -158,8 +158,7 @@ impl Connection {
         let mut current: Option<Current> = None;
         while self.reads_on() {
             if current.is_none() && self.rests(&shared.limits) {
-                self.paused = true;
-                shared.counters.pauses_total += u64::from(self.incoming.is_none());
+                self.pause(shared);
                 return at;
             }
             let (used, step) = self.protocol.advance(&mut shared.head, &input[at..]);
@@ -203,6 +202,21 @@ impl Connection {
             }
         }
         at
+    }
+
+    /// Parsing rests: for the sake of the others, until the peer has taken some of what it is owed,
+    /// or until the handler wants more of a body.
+    #[cold]
+    fn pause(&mut self, shared: &mut Shared) {
+        self.paused = true;
+        if self.incoming.is_some() {
+            return;
+        }
+        if self.owes_too_much(&shared.limits) {
+            shared.counters.pauses_total += 1;
+        } else {
+            shared.counters.shares_total += 1;
+        }
     }
 
     /// A request has begun; one with a body has to be asked for.

@@ -108,7 +108,7 @@ mod tests {
     fn a_byte_now_and_then_buys_what_it_is_worth() {
         let at_ms = given_up_at_ms(1, 500, DEMAND).unwrap();
         assert!((1_000..1_100).contains(&at_ms), "{at_ms}");
-        assert_eq!(given_up_at_ms(9, 100, DEMAND), Some(9_910));
+        assert_eq!(given_up_at_ms(9, 100, DEMAND), Some(9_100));
     }
 
     #[test]

@@ -90,11 +90,12 @@ type Reached = (&'static str, fn(&Report) -> u64);
 
 /// A fault that no seed produces tests nothing.
 fn assert_everything_was_reached(reports: &[Report]) {
-    let reached: [Reached; 42] = [
+    let reached: [Reached; 43] = [
         ("accepted", |r| r.counters.connections_accepted_total),
         ("requests", |r| r.counters.requests_total),
         ("refusals", |r| r.counters.refusals_total),
         ("pauses", |r| r.counters.pauses_total),
+        ("shares", |r| r.counters.shares_total),
         ("starved receives", |r| r.counters.starved_total),
         ("accept pauses", |r| r.counters.accept_pauses_total),
         ("deadlines", |r| r.counters.deadlines_total),
