@@ -1,13 +1,12 @@
 from anel import Application
 
-app = Application(reaper_settings={"idle_timeout": 90})
+app = Application(reaper_settings={"idle_timeout": 90}, trusted_proxies=["127.0.0.1"])
 app.router.add_constant("/health", text="ok\n")
 
 
 @app.get("/whoami")
 def whoami(request):
-    client = request.headers.get("X-Forwarded-For", request.remote_addr)
-    return f"{client} asked {request.hostname}\n"
+    return f"{request.remote_addr} asked {request.hostname}\n"
 
 
 if __name__ == "__main__":
