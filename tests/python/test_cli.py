@@ -165,7 +165,29 @@ def test_options_reach_the_application(
     result = invoke(*words, f"{program}:app", "--host", "::1", "--port", "81", "--reactor", "epoll")
 
     assert result.exit_code == 0, result.output
-    assert calls[-1] == (("::1", 81), {"reactor": "epoll", "loop": None, "debug": False})
+    where, named = calls[-1]
+    given = {name: value for name, value in named.items() if value is not None}
+    assert (where, given) == (("::1", 81), {"reactor": "epoll", "debug": False})
+
+
+def test_whom_to_be_and_whom_to_believe_reach_the_application(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(Application, "run", lambda *_call, **named: calls.append(named))
+    given = {
+        "user": "nobody",
+        "group": "54321",
+        "trusted_proxies": "10.0.0.0/8,::1",
+        "proxy_headers": "forwarded",
+        "proxy_protocol": False,
+    }
+    options = ["--user", "nobody", "--group", "54321", "--trusted-proxies", "10.0.0.0/8,::1"]
+
+    result = invoke(program, *options, "--proxy-headers", "forwarded", "--no-proxy-protocol")
+
+    assert result.exit_code == 0, result.output
+    assert {name: calls[-1][name] for name in given} == given
 
 
 @pytest.mark.parametrize(
