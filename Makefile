@@ -11,6 +11,13 @@ TOOLS := $(VENV)/.tools
 PYTHON_ENV := VIRTUAL_ENV=$(VENV) PYO3_PYTHON=$(BIN)/python PYTHONDONTWRITEBYTECODE=
 BENCH ?=
 SOAK_S ?= 30
+# The sanitizers and Miri are parts of a nightly compiler; nothing else needs one.
+NIGHTLY ?= nightly
+FUZZ ?= head chunked connection encoder
+FUZZ_S ?= 1200
+CARGO_FUZZ_VERSION := 0.13.1
+CARGO_FUZZ := $(CURDIR)/target/tools-$(CARGO_FUZZ_VERSION)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 # 3.12 first: it is what the record was measured with. A pyenv shim exists for versions that are not
 # active, so a candidate counts only when it runs; pyenv's own folders are tried before giving up.
@@ -65,6 +72,25 @@ core: ## the Rust tests; needs no Python
 sim: ## replay one run of the simulator, SEED=n
 	ANEL_SIM_SEED=$(SEED) cargo test --test sim replays_one_seed -- --nocapture
 
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## every fuzz target for FUZZ_S=1200 seconds; FUZZ=head chooses
+	rm -rf fuzz/seeds
+	ANEL_FUZZ_SEEDS=$(CURDIR)/fuzz/seeds cargo test --quiet --test fuzz seeds_are_written
+	PATH="$(CARGO_FUZZ)/bin:$$PATH" NIGHTLY=$(NIGHTLY) sh fuzz/run.sh $(FUZZ_S) $(FUZZ)
+
+# Isolation would keep the wire cases from being read.
+.PHONY: miri
+miri: ## the layers that do no system calls, under Miri
+	rustup component add --toolchain $(NIGHTLY) miri rust-src
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +$(NIGHTLY) miri test --lib -- \
+		protocol:: router:: server:: reactor::buffers reactor::seam
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +$(NIGHTLY) miri test --test sim --test fuzz
+
+.PHONY: asan
+asan: ## both reactors and the worker on them, under AddressSanitizer
+	RUSTFLAGS=-Zsanitizer=address cargo +$(NIGHTLY) test --target $(HOST) --target-dir target/asan \
+		--lib --test ring --test whole
+
 .PHONY: py
 py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
@@ -74,7 +100,7 @@ services: ## Redis, PostgreSQL and HAProxy for the Python tests, installed where
 	@sh tests/services.sh
 
 .PHONY: soak
-soak: build ## a million mixed requests and SOAK_S=30 seconds of pipelines and resets
+soak: build ## a million mixed requests and SOAK_S=30 seconds of good and bad clients
 	ANEL_SOAK_S=$(SOAK_S) $(BIN)/pytest -v -m soak $(PYTEST)
 
 # What a handler and an operator may do is the same on every loop.
@@ -91,9 +117,12 @@ bench: build ## the benchmarks; BENCH=--quick for a first look
 
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf target benchmarks/target dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf target benchmarks/target fuzz/target fuzz/seeds dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find python tests examples tutorial -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f python/anel/_core*.so
+
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION) --root $@
 
 # The tools are pinned in pyproject.toml (extra `dev`); installing the extra itself would build anel.
 $(TOOLS): pyproject.toml
