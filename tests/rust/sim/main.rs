@@ -26,7 +26,10 @@ use world::Report;
 const SEEDS: u64 = 5_000;
 
 #[test]
-#[cfg_attr(miri, ignore = "minutes for each seed; the scenarios and the fuzz target remain")]
+#[cfg_attr(
+    miri,
+    ignore = "minutes for each seed; the scenarios and the fuzz target remain"
+)]
 fn every_seed_keeps_the_invariants() {
     let seeds = number_from("ANEL_SIM_SEEDS").unwrap_or(SEEDS);
     let reports: Vec<Report> = std::thread::scope(|scope| {
