@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
@@ -143,7 +145,7 @@ class Serving:
             self._life.when_ended(self._begin_drain)
         try:
             with attached(self._loop, self._worker):
-                print(announcement, flush=True)
+                _say(announcement)
                 self._loop.run_forever()
         finally:
             self._is_serving = False
@@ -152,7 +154,7 @@ class Serving:
         """The first call drains, the second ends at once. A start-up or shutdown is cut short."""
         self._stops += 1
         if self._stops == 1:
-            print("Termination request received", flush=True)
+            _say("Termination request received")
         if not self._is_serving:
             if self._life is not None:
                 self._life.cut_short(is_repeated=self._stops > 1)
@@ -243,11 +245,11 @@ class Drain:
         """Tells the worker to drain."""
         idle, self._busy = self._worker.connections()
         if idle or self._busy:
-            print("Draining connections...", flush=True)
+            _say("Draining connections...")
         if idle:
-            print(f"{idle} idle connections closed immediately", flush=True)
+            _say(f"{idle} idle connections closed immediately")
         if self._busy:
-            print(f"{self._busy} connections busy, read-end closed", flush=True)
+            _say(f"{self._busy} connections busy, read-end closed")
         self._worker.drain(DRAIN_DEADLINE_S)
         self._until = self._loop.time() + DRAIN_DEADLINE_S
 
@@ -259,9 +261,9 @@ class Drain:
         seconds = max(0, math.ceil(self._until - self._loop.time()))
         if seconds == 0 and (busy or self._busy):
             # At the deadline the worker may have come first; those that it ended were busy before.
-            print(f"Forcefully killing {busy or self._busy} connections", flush=True)
+            _say(f"Forcefully killing {busy or self._busy} connections")
         elif seconds < self._seconds_left and busy:
-            print(f"{seconds} seconds remaining, {busy} connections still busy", flush=True)
+            _say(f"{seconds} seconds remaining, {busy} connections still busy")
         self._seconds_left = seconds
         self._busy = busy
 
@@ -305,6 +307,19 @@ class _Life:
     def _wait(self, *others: asyncio.Future[None]) -> None:
         either = asyncio.wait((self._task, *others), return_when=asyncio.FIRST_COMPLETED)
         self._loop.run_until_complete(either)
+
+
+def _say(line: str) -> None:
+    """Tells whoever reads stdout. That nobody does is no reason not to serve, or not to end."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # The line is still in the buffer, and Python would fail on it when it exits.
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except (OSError, ValueError):
+        # A full disk, or a stdout that was closed.
+        return
 
 
 def _nothing() -> None:

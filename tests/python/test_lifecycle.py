@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 
@@ -150,6 +151,27 @@ def test_idle_connections_are_closed_at_once(server: Server, number: int, count:
     for client in untouched + used:
         with client:
             assert client.is_ended()
+
+
+def test_a_stdout_that_nobody_reads_any_more_keeps_no_server_from_its_end(
+    tmp_path: pathlib.Path, reactor: str
+) -> None:
+    program = tmp_path / "unread.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0", "--debug"]
+    with subprocess.Popen(
+        [*command, "--reactor", reactor], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rpartition(":")[2])
+        process.stdout.close()
+        with Client(port) as client:
+            assert client.ask(get()).text == "Hello world!"
+            process.terminate()
+            _, errors = process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == 0
+    assert "Exception in callback" not in errors
 
 
 def test_connections_that_were_closed_before_do_not_matter(server: Server) -> None:

@@ -669,6 +669,7 @@ def test_a_drain_waits_for_a_body(serve: Serve, reactor: str) -> None:
         client.send(begin("/one_by_one?as=drain", 4) + b"ab")
         wait_until(lambda: noted(server, "drain") == '["ab"]')
         server.process.send_signal(signal.SIGTERM)
+        server.wait_for_line("1 connections busy")
 
         answer = client.ask(b"cd")
 

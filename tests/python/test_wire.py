@@ -174,7 +174,7 @@ def check_answer(expected: dict[str, Any], client: Client) -> None:
     if "fields" in expected:
         joined: dict[str, str] = {}
         for name, value in expected["fields"]:
-            name = "-".join(part.capitalize() for part in name.split("-"))
+            name = name.title()
             joined[name] = f"{joined[name]}, {value}" if name in joined else value
         assert seen["headers"] == joined
 
