@@ -28,10 +28,6 @@ use world::Report;
 const SEEDS: u64 = 5_000;
 
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "minutes for each seed; the scenarios and the fuzz target remain"
-)]
 fn every_seed_keeps_the_invariants() {
     let seeds = number_from("ANEL_SIM_SEEDS").unwrap_or(SEEDS);
     let reports: Vec<Report> = std::thread::scope(|scope| {
@@ -62,7 +58,6 @@ fn replays_one_seed() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "minutes for each seed")]
 fn a_seed_is_the_same_run_every_time() {
     for seed in 1..20 {
         let [first, second] = [(); 2].map(|()| format!("{:?}", run(seed)));
