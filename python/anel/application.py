@@ -397,7 +397,7 @@ class Application(RouteShortcuts):
     ) -> _core.Worker:
         worker = _core.Worker(
             self,
-            listener.fileno(),
+            [listener.fileno()],
             [self._in_middleware(entry) for entry in self._router.freeze()],
             reactor=reactor,
             limits=chosen or None,

@@ -105,7 +105,10 @@ class Transport:
 
     @property
     def sockname(self) -> tuple[Any, ...] | None:
-        """Our own address; None when the exchange was over before it was first asked for."""
+        """Our own address; None when the exchange was over before it was asked for first.
+
+        None for a Unix socket, too, which has no address of the internet.
+        """
         if self._sockname is None:
             self._sockname = _core.own_address(self._request)
         return self._sockname

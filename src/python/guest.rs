@@ -123,7 +123,7 @@ impl Worker {
         let now_ms = engine.clock().monotonic_ms;
         let is_due = |at_ms| at_ms <= now_ms;
         self.shared.has_orders()
-            || self.drain_wanted.get()
+            || self.ending_wanted.get().is_some()
             || engine.worker.next_deadline_ms().is_some_and(is_due)
     }
 }

@@ -10,6 +10,7 @@ mod context;
 mod coroutine;
 mod dispatch;
 mod doctor;
+mod ending;
 mod errors;
 mod factory;
 mod guest;

@@ -4,6 +4,7 @@
 //! only as a duplicate, so that nothing done to it can hit a stranger's descriptor. What users see
 //! is `anel.transport`.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 
@@ -21,12 +22,16 @@ pub fn peer_address<'py>(request: &Bound<'py, Request>) -> PyResult<Option<Bound
     peer.map(|peer| as_tuple(py, peer.address)).transpose()
 }
 
-/// Our own address; None when the exchange is over.
+/// Our own address; None when the exchange is over, and for a Unix socket.
 #[pyfunction]
 pub fn own_address<'py>(request: &Bound<'py, Request>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let py = request.py();
     match request.get().socket(py) {
-        Some(socket) => as_tuple(py, local_name(socket)?).map(Some),
+        Some(socket) => match local_name(socket) {
+            Ok(address) => as_tuple(py, address).map(Some),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error.into()),
+        },
         None => Ok(None),
     }
 }

@@ -17,6 +17,7 @@ use pyo3::types::PyDict;
 
 use super::coroutine;
 use super::dispatch::Dispatch;
+use super::ending::Ending;
 use super::errors::{config_error, reactor_unavailable};
 use super::raw;
 use super::routes::{AutomaticMethods, Routes};
@@ -27,15 +28,14 @@ use crate::reactor::{self, AnyReactor, Completion, Errno, Kind, Op, Reactor, Sub
 use crate::router::Params;
 use crate::server::{self, Clock};
 
-/// One reactor with its listener and connections, bound to the thread that made it.
+/// One reactor with its listeners and connections, bound to the thread that made it.
 #[pyclass(unsendable, module = "anel._core")]
 pub struct Worker {
     pub(super) engine: RefCell<Option<Engine>>,
     pub(super) shared: Rc<Shared>,
     reactor_name: &'static str,
     reactor_notice: Option<String>,
-    /// Asked for while the engine may be in use; done at the next turn.
-    pub(super) drain_wanted: Cell<bool>,
+    pub(super) ending_wanted: Cell<Option<Ending>>,
     pub(super) drain_until: Cell<Option<Instant>>,
     pub(super) drained: Cell<bool>,
     /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
@@ -47,7 +47,7 @@ pub(super) struct Engine {
     pub(super) reactor: AnyReactor,
     pub(super) worker: server::Worker,
     completions: Vec<Completion>,
-    params: Params,
+    pub(super) params: Params,
     started: Instant,
     watched: Option<Watched>,
 }
@@ -67,12 +67,12 @@ struct AsyncioView<'py> {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, listener_fd, routes, *, reactor, limits=None,
+    #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
                         automatic_methods=true))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
-        listener_fd: RawFd,
+        listeners: Vec<RawFd>,
         routes: Bound<'_, PyAny>,
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
@@ -93,7 +93,9 @@ impl Worker {
         let opened =
             reactor::open(choice, &config).map_err(|error| reactor_unavailable(py, &error))?;
         let mut worker = server::Worker::new(limits);
-        worker.add_listener(listener_fd);
+        for listener in listeners {
+            worker.add_listener(listener);
+        }
         let reactor_name = opened.reactor.name();
         let engine = Engine {
             reactor: opened.reactor,
@@ -113,7 +115,7 @@ impl Worker {
             snapshot: Cell::default(),
             reactor_name,
             reactor_notice: opened.notice,
-            drain_wanted: Cell::new(false),
+            ending_wanted: Cell::new(None),
             drain_until: Cell::new(None),
             drained: Cell::new(false),
         })
@@ -179,12 +181,22 @@ impl Worker {
         self.with_engine(|engine| engine.watched = Some(Watched { fd, armed: false }))
     }
 
+    /// Stops accepting; every connection ends with the answer to its next request. Idle ones stay
+    /// open until a drain.
+    fn wind_down(&self, py: Python<'_>) {
+        // A drain that was asked for before does more.
+        if self.drain_until.get().is_none() {
+            self.ending_wanted.set(Some(Ending::WindDown));
+            self.shared.guest.ask_for_turn(py);
+        }
+    }
+
     /// Stops accepting and closes what is idle; requests in progress are answered with `Connection:
     /// close`. After so many seconds their tasks are cancelled.
     fn drain(&self, py: Python<'_>, deadline_s: f64) {
         let deadline = Duration::from_secs_f64(deadline_s.clamp(0.0, TIMEOUT_S_MAX));
         self.drain_until.set(Some(Instant::now() + deadline));
-        self.drain_wanted.set(true);
+        self.ending_wanted.set(Some(Ending::Drain));
         self.shared.guest.ask_for_turn(py);
     }
 
@@ -265,7 +277,7 @@ impl Worker {
     /// The first half of a step: everything that is owed is submitted.
     pub(super) fn pay(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
         let shared = &self.shared;
-        self.go_on_draining(py, engine)?;
+        self.go_on_ending(py, engine)?;
         shared.views.release();
         engine.carry_out_orders(py, shared);
         if let Some(error) = shared.fatal.take() {
@@ -295,26 +307,6 @@ impl Worker {
             Some(error) => Err(error),
             None => Ok(readable),
         }
-    }
-
-    fn go_on_draining(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
-        if self.drain_wanted.take() {
-            engine.worker.drain(&mut engine.reactor);
-        }
-        let Some(until) = self.drain_until.get() else {
-            return Ok(());
-        };
-        if engine.worker.is_drained() {
-            self.drained.set(true);
-        } else if Instant::now() >= until {
-            // Cancelled handlers still answer (503); their connections end behind that.
-            if !self.shared.cancel_pending(py)? {
-                let mut dispatch = Dispatch::new(py, &self.shared, &mut engine.params);
-                engine.worker.abort_all(&mut engine.reactor, &mut dispatch);
-            }
-            self.drain_until.set(Some(Instant::now() + AFTER_CANCEL));
-        }
-        Ok(())
     }
 }
 
@@ -490,9 +482,6 @@ impl<'py> AsyncioView<'py> {
 
 /// Longest timeout that is passed on, in seconds: a day. Python's own limit is of the same kind.
 const TIMEOUT_S_MAX: f64 = 86_400.0;
-
-/// How long cancelled handlers get to answer before their connections are cut.
-const AFTER_CANCEL: Duration = Duration::from_millis(500);
 
 /// Waits, and their length, in which a stopped worker collects what the kernel still holds.
 const SHUTDOWN_WAITS: u32 = 20;

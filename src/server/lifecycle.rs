@@ -85,6 +85,13 @@ impl Worker {
     pub fn drain<S: Submit>(&mut self, submit: &mut S) {
         self.draining = true;
         self.open_held();
+        self.wind_down(submit);
+    }
+
+    /// Stops accepting, and has every connection end with the answer to its next request. Until
+    /// `drain`, idle ones stay open: their peers may be sending that request just now.
+    pub fn wind_down<S: Submit>(&mut self, submit: &mut S) {
+        self.winding_down = true;
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             listener.retry_at_ms = None;
             if listener.armed {
@@ -232,7 +239,7 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
-        if connection.draining && connection.closing.is_none() && connection.is_at_rest() {
+        if self.draining && connection.closing.is_none() && connection.is_at_rest() {
             connection.stop_reading(CloseReason::Draining);
         }
         let ends = connection.closing.is_some() && connection.owes_nothing();
@@ -386,7 +393,7 @@ impl Worker {
 
     /// Whether there is a reason to accept at all.
     fn takes_connections(&self) -> bool {
-        !self.draining && self.room() > 0
+        !self.winding_down && self.room() > 0
     }
 
     /// Who was accepted too early is served as soon as there is room; at once in a drain, which

@@ -39,6 +39,9 @@ pub struct Worker {
     /// Connections that the kernel had no memory for, and when they try again.
     pub(super) unlucky: Vec<(u32, u32)>,
     pub(super) retry_at_ms: Option<u64>,
+    /// Whether nobody is accepted any more and every answer may be the last of its connection.
+    pub(super) winding_down: bool,
+    /// Whether idle connections end, too.
     pub(super) draining: bool,
     next_generation: u32,
 }
@@ -76,6 +79,7 @@ impl Worker {
             starved: VecDeque::new(),
             unlucky: Vec::new(),
             retry_at_ms: None,
+            winding_down: false,
             draining: false,
             next_generation: 0,
         }
@@ -390,7 +394,7 @@ impl Worker {
             &self.shared.limits,
             self.shared.now_ms,
         );
-        connection.draining = self.draining;
+        connection.draining = self.winding_down;
         if opening != Opening::Request {
             connection.open_as(opening, &mut self.shared);
         }

@@ -42,7 +42,7 @@ class ServingLoop(ReactorLoop):
         app = Application()
         app.router.add_constant("/", text="hello")
         self._worker = _core.Worker(
-            app, self._listener.fileno(), app.router.freeze(), reactor=reactor
+            app, [self._listener.fileno()], app.router.freeze(), reactor=reactor
         )
         self.reactor_selector.attach(self._worker)
 

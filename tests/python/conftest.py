@@ -23,7 +23,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -80,12 +80,23 @@ class Client:
     """A connection that sends bytes and reads one response after the other."""
 
     def __init__(self, port: int, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket()
+        self._open(socket.AF_INET, ("127.0.0.1", port), receive_buffer)
+
+    @classmethod
+    def to(cls, family: int, address: Any) -> Client:
+        """A connection to any address."""
+        client = cls.__new__(cls)
+        client._open(family, address)
+        return client
+
+    def _open(self, family: int, address: Any, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket(family)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect(address)
+        if family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
 
     def __enter__(self) -> Client:
@@ -393,6 +404,20 @@ def as_japronto(program: pathlib.Path | str, reactor: str, *arguments: str) -> l
 
 def start_server(stack: contextlib.ExitStack, command: list[str], **environment: str) -> Server:
     """Starts a process that announces its port, and ends it with the stack."""
+    return start_service(stack, command, r"Accepting connections on .*:(\d+)$", (), environment)
+
+
+def start_service(
+    stack: contextlib.ExitStack,
+    command: list[str],
+    announced: str,
+    pass_fds: Collection[int],
+    environment: Mapping[str, str],
+) -> Server:
+    """Starts a process that announces itself, and ends it with the stack.
+
+    The group of `announced`, if it has one, is the port.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -400,12 +425,14 @@ def start_server(stack: contextlib.ExitStack, command: list[str], **environment:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **environment},
+        pass_fds=pass_fds,
     )
     server = Server(process)
     reader = threading.Thread(target=server._read, daemon=True)
     reader.start()
     stack.callback(_end, process, reader)
-    server.port = int(server.wait_for_line(r"Accepting connections on .*:(\d+)$")[1])
+    found = server.wait_for_line(announced)
+    server.port = int(found[1]) if found.re.groups else 0
     return server
 
 
@@ -428,7 +455,7 @@ class IdleWorker:
     def __init__(
         self,
         app: Any,
-        listener_fd: int,
+        listeners: list[int],
         routes: list[Any],
         *,
         reactor: str,
@@ -462,6 +489,9 @@ class IdleWorker:
 
     def counters(self) -> dict[str, int]:
         return {"completions_total": 0, "requests_total": 0, "connections_open": 0}
+
+    def wind_down(self) -> None:
+        self.told.append("wind down")
 
     def drain(self, deadline_s: float) -> None:
         self.told.append("drain")

@@ -425,7 +425,7 @@ def test_tasks_left_behind_are_cancelled_at_the_end() -> None:
 
 def attached_loop() -> tuple[ReactorLoop, IdleWorker]:
     loop = new_loop()
-    worker = IdleWorker(None, -1, [], reactor="idle")
+    worker = IdleWorker(None, [], [], reactor="idle")
     loop.reactor_selector.attach(worker)
     return loop, worker
 

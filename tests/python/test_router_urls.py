@@ -227,7 +227,7 @@ def test_python_and_the_table_read_the_same_patterns(pattern: str) -> None:
         try:
             worker = _core.Worker(
                 Application(),
-                listener.fileno(),
+                [listener.fileno()],
                 [entry],  # type: ignore[list-item]  # The table keeps the route as it is.
                 reactor="epoll",
             )

@@ -246,6 +246,25 @@ fn a_drain_serves_who_was_accepted_too_early() {
 }
 
 #[test]
+fn who_winds_down_answers_the_idle_once_more_and_accepts_nobody() {
+    let mut stage = Stage::new(Limits::default());
+    let id = stage.connect();
+
+    stage.wind_down();
+    assert_eq!(stage.open(), 1, "an idle connection stays");
+    let stranger = stage.world.kernel.connect(1 << 20);
+    stage.world.settle();
+    assert_eq!(stage.open(), 1, "nobody is accepted");
+    stage.send(id, &request(0, 0, Mode::Now, 5));
+
+    assert!(stage.read(id).contains("\r\nConnection: close\r\n"));
+    stage.close(id);
+    assert_eq!(stage.open(), 0);
+    assert!(!stage.world.kernel.sockets[stranger].recv_outstanding);
+    stage.assert_drained();
+}
+
+#[test]
 fn what_follows_a_closing_request_is_not_read_for_ever() {
     let mut stage = Stage::new(Limits {
         linger_bytes_max: 1_000,

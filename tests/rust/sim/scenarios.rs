@@ -100,6 +100,14 @@ impl Stage {
         self.world.settle();
     }
 
+    pub fn wind_down(&mut self) {
+        for client in &mut self.world.clients {
+            client.inbox.draining = true;
+        }
+        self.world.worker.wind_down(&mut self.world.kernel);
+        self.world.settle();
+    }
+
     pub fn drain(&mut self) {
         self.world.drain();
         self.world.settle();
