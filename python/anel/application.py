@@ -13,13 +13,12 @@ import functools
 import inspect
 import logging
 import os
-import socket
 import sys
 import traceback
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
-from anel import _core, encoding, extension, limits, loops, privileges, proxies, script
+from anel import _core, encoding, extension, limits, loops, proxies, script
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -27,16 +26,17 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
-from anel.failures import EXIT_BIND, EXIT_SETUP, leave, leave_with_traceback
+from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.handlers import Kind
 from anel.hooks import Hook, Hooks, StartUpFailed
-from anel.listener import address, open_listener
+from anel.launch import Launch
 from anel.loading import is_loading
 from anel.loops import LoopChoice
 from anel.middleware import Chain
+from anel.post import Post
 from anel.request import on_one_line
 from anel.routing import Router, TableEntry
-from anel.serving import Serving, early_signals
+from anel.serving import Serving
 from anel.shortcuts import RouteShortcuts
 
 REACTORS = ("auto", "io_uring", "epoll")
@@ -312,7 +312,7 @@ class Application(RouteShortcuts):
         host: str = "0.0.0.0",
         port: int = 8080,
         *,
-        worker_num: int | None = None,
+        worker_num: int | str | None = None,
         reload: bool = False,
         debug: bool = False,
         reactor: str | None = None,
@@ -322,15 +322,27 @@ class Application(RouteShortcuts):
         trusted_proxies: proxies.Names | None = None,
         proxy_headers: proxies.Names | None = None,
         proxy_protocol: bool | None = None,
+        uds: str | None = None,
+        fd: int | None = None,
+        pidfile: str | None = None,
+        max_requests: int | None = None,
+        max_requests_jitter: int | None = None,
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
+
+        `worker_num` above 1, or "auto" for one per processor, has a master fork so many workers and
+        replace those that die; SIGHUP replaces all, one after the other. After `max_requests`
+        requests (and up to `max_requests_jitter` more, at random) a worker is replaced, too. No
+        request is lost when one is replaced. `uds` is the path of a Unix socket to listen on, `fd`
+        a descriptor that somebody else has opened; sockets that systemd hands over go before host
+        and port. `pidfile` has the number of this process in it meanwhile.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
         decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
         event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
         else "auto": asyncio's loop with the reactor as its selector. `user` and `group` are names
         or numbers: once the port is open and before the ring is, the process becomes them for good,
-        which needs root. The last three go before those of `Application`.
+        which needs root. The arguments about proxies go before those of `Application`.
 
         What `anel run --japronto` was given on the command line wins over the arguments. Does
         nothing while the command line loads this application. A port that cannot be had ends the
@@ -339,65 +351,76 @@ class Application(RouteShortcuts):
         if is_loading():
             return
         overridden = script.overrides()
-        host, port = overridden.get("host", host), overridden.get("port", port)
         reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
         loop = overridden.get("loop", loop)
-        user, group = overridden.get("user", user), overridden.get("group", group)
-        if worker_num not in (None, 1):
-            raise ConfigError(f"worker_num={worker_num!r} is not supported yet: use 1")
         if reload:
             raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
+        wanted = {
+            "host": host,
+            "port": port,
+            # One worker needs no master.
+            "worker_num": None if worker_num == 1 and worker_num is not True else worker_num,
+            "user": user,
+            "group": group,
+            "uds": uds,
+            "fd": fd,
+            "pidfile": pidfile,
+            "max_requests": max_requests,
+            "max_requests_jitter": max_requests_jitter,
+        }
+        launch = Launch(**{name: overridden.get(name, value) for name, value in wanted.items()})
         reactor = _reactor(reactor)
         loops.check(loop)
         chosen = self._chosen_limits()
         _choose_json_engine()
-        if self._loop is not None and self._loop.is_running():
-            raise ConfigError("run() was called while the application's loop is running")
+        self._check_loop(launch)
         self._debug = self._debug or bool(debug)
-        identity = _identity(user, group)
         self._proxies = self._choose_proxies(
             overridden.get("trusted_proxies", trusted_proxies),
             overridden.get("proxy_headers", proxy_headers),
             overridden.get("proxy_protocol", proxy_protocol),
         )
-        with contextlib.ExitStack() as stack:
-            early = stack.enter_context(early_signals())
-            try:
-                event_loop = stack.enter_context(contextlib.closing(self._event_loop(loop)))
-                listener = stack.enter_context(_listener(host, port))
-                if identity is not None:
-                    identity.assume()
-                serving_on = functools.partial(Serving, event_loop, early=early)
-                self._serve(serving_on, listener, address(listener, host), reactor, chosen)
-            except SetupError as error:
-                leave(EXIT_SETUP, str(error))
+        launch.serve(lambda post, early: self._work(post, early, loop, reactor, chosen))
 
-    def _serve(
+    def _check_loop(self, launch: Launch) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return
+        if self._loop.is_running():
+            raise ConfigError("run() was called while the application's loop is running")
+        if launch.forks:
+            raise ConfigError(
+                "app.loop was used before run(), but every worker has a loop of its own: use it in"
+                " app.on_startup, or do without workers"
+            )
+
+    def _work(
         self,
-        serving_on: Callable[..., Serving],
-        listener: socket.socket,
-        where: str,
+        post: Post,
+        early: Sequence[int],
+        loop: LoopChoice | None,
         reactor: str,
         chosen: Mapping[str, int],
     ) -> None:
+        """Serves at this process's post."""
         try:
-            self._worker = self._new_worker(listener, reactor, chosen)
-            script.note_serving()
-            life = functools.partial(self._hooks.live, self) if self._hooks else None
-            serving = serving_on(self._worker, listener, life)
-            serving.run(f"Accepting connections on http://{where}")
+            with contextlib.closing(self._event_loop(loop)) as event_loop:
+                try:
+                    self._worker = self._new_worker(post, reactor, chosen)
+                    script.note_serving()
+                    life = functools.partial(self._hooks.live, self) if self._hooks else None
+                    Serving(event_loop, self._worker, post, life, early).run()
+                finally:
+                    self._worker = None
+                    self._router.thaw()
         except StartUpFailed as failure:
             leave_with_traceback(EXIT_SETUP, failure.__cause__ or failure)
-        finally:
-            self._worker = None
-            self._router.thaw()
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
 
-    def _new_worker(
-        self, listener: socket.socket, reactor: str, chosen: Mapping[str, int]
-    ) -> _core.Worker:
+    def _new_worker(self, post: Post, reactor: str, chosen: Mapping[str, int]) -> _core.Worker:
         worker = _core.Worker(
             self,
-            [listener.fileno()],
+            [listener.fileno() for listener in post.listeners],
             [self._in_middleware(entry) for entry in self._router.freeze()],
             reactor=reactor,
             limits=chosen or None,
@@ -491,13 +514,6 @@ def _limits(
     return own
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        return open_listener(host, port)
-    except OSError as error:
-        leave(EXIT_BIND, f"cannot listen on {host}:{port}: {error.strerror or error}")
-
-
 def _reactor(chosen: str | None) -> str:
     names = ", ".join(REACTORS)
     if chosen is None:
@@ -507,13 +523,6 @@ def _reactor(chosen: str | None) -> str:
     if chosen not in REACTORS:
         raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
     return chosen
-
-
-def _identity(user: str | int | None, group: str | int | None) -> privileges.Identity | None:
-    try:
-        return privileges.identity(user, group)
-    except SetupError as error:
-        leave(EXIT_SETUP, str(error))
 
 
 def _choose_json_engine() -> None:

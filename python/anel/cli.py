@@ -6,6 +6,7 @@ own code. Exit codes: 0 served and drained, 2 wrong usage, 3 cannot start, 4 can
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,8 +18,10 @@ from click.core import ParameterSource
 import anel
 from anel import alias, limits, script, settings
 from anel.application import REACTORS, Application
+from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
+from anel.launch import Launch
 from anel.loading import load
 from anel.loops import LOOPS, preferring, require
 from anel.proxies import PROXY_HEADERS
@@ -81,6 +84,19 @@ def _give_limits(parameters: dict[str, Any]) -> None:
     click.get_current_context().with_resource(settings.given(chosen))
 
 
+class _Workers(_ParamType):
+    """A number of workers."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that is meant."""
+        try:
+            return worker_count(value)
+        except ConfigError:
+            self.fail(f"{value!r} is neither a number of workers nor auto", param, ctx)
+
+
 class _EndsAtScript(click.Command):
     """Leaves what follows the name of a Japronto program to that program."""
 
@@ -100,6 +116,35 @@ class _EndsAtScript(click.Command):
     type=click.IntRange(0, 65535),
     help="Port; 0 picks one.",
 )
+@click.option("--uds", metavar="PATH", help="Listen on a Unix socket instead.")
+@click.option(
+    "--fd",
+    type=click.IntRange(0),
+    help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken as"
+    " they come.",
+)
+@click.option(
+    "-w",
+    "--workers",
+    "--worker-num",
+    "worker_num",
+    metavar="N|auto",
+    type=_Workers(),
+    envvar=["ANEL_WORKERS", "WEB_CONCURRENCY"],
+    help="Have a master keep so many workers alive; auto is one per processor. Without it, one"
+    " process serves by itself.  [env var: ANEL_WORKERS, WEB_CONCURRENCY]",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    help="Replace a worker that has served so many requests.",
+)
+@click.option(
+    "--max-requests-jitter",
+    type=click.IntRange(0),
+    help="And up to so many more, at random for each.",
+)
+@click.option("--pidfile", metavar="PATH", help="Has the number of the server's process in it.")
 @click.option(
     "--reactor",
     default="auto",
@@ -163,7 +208,16 @@ def run(
     if arguments:
         hint = "; --japronto goes before APP" if "--japronto" in arguments else ""
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)}){hint}")
-    _serve(_load(app), parameters.pop("host"), parameters.pop("port"), **parameters)
+    wanted = {field.name: parameters[field.name] for field in dataclasses.fields(Launch)}
+    try:
+        launch = Launch(**wanted)
+        if launch.forks:
+            # Every worker loads the application by itself: the next one finds it as it is then.
+            launch.fork(lambda: _serve(_load(app), **parameters))
+            return
+    except ConfigError as error:
+        leave(EXIT_SETUP, str(error))
+    _serve(_load(app), **parameters)
 
 
 def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
@@ -245,9 +299,9 @@ def _require(loop: str) -> None:
         leave(EXIT_SETUP, str(error))
 
 
-def _serve(application: Application, *address: Any, **settings: Any) -> None:
+def _serve(application: Application, **settings: Any) -> None:
     try:
-        application.run(*address, **settings)
+        application.run(**settings)
     except (ConfigError, RouteError) as error:
         leave(EXIT_SETUP, str(error))
 

@@ -1,11 +1,21 @@
-"""The listening socket.
+"""The listening sockets.
 
-Owns its options and the check of host and port. Knows nothing of workers: it hands out a socket.
+Owns where a server listens (a port, a path, or descriptors that somebody else opened), the options
+of its sockets, and which of them belong to which worker slot. A port has one socket per slot, with
+SO_REUSEPORT: the kernel spreads connections over them, and the next worker of a slot finds those
+that its predecessor left in the queue. What cannot be opened twice is shared by all slots. Knows
+nothing of workers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
+import os
 import socket
+import stat
+from collections.abc import Sequence
 
 from anel.exceptions import ConfigError
 
@@ -13,35 +23,199 @@ from anel.exceptions import ConfigError
 # 5.4).
 BACKLOG = 4096
 
+# Longest path of a Unix socket, in bytes: `sun_path` has 108 with the NUL (unix(7)).
+_PATH_BYTES_MAX = 107
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """Binds and listens; ConfigError for bad arguments, OSError when the kernel refuses.
 
-    The empty host is every IPv4 address, as in `socket`.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where to listen: descriptors go before a path, that before host and port.
+
+    The empty host is every IPv4 address, as in `socket`; "::" is every address, IPv4 included.
+    Raises ConfigError for what is none of these.
     """
-    if not isinstance(host, str):
-        raise ConfigError(f"host must be a str, not {host!r}")
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    host: str
+    port: int
+    path: str | None = None
+    descriptors: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks everything, used or not: a mistake is a mistake."""
+        host, port, path = self.host, self.port, self.path
+        if not isinstance(host, str):
+            raise ConfigError(f"host must be a str, not {host!r}")
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+            raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
+        if path is not None and (not isinstance(path, str) or not path or "\0" in path):
+            raise ConfigError(f"uds must be the path of a socket, not {path!r}")
+        if path is not None and len(os.fsencode(path)) > _PATH_BYTES_MAX:
+            raise ConfigError(f"uds must have {_PATH_BYTES_MAX} bytes at most, not {path!r}")
+        for number in self.descriptors:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ConfigError(f"fd must be the number of a descriptor, not {number!r}")
+
+    def __str__(self) -> str:
+        """As it is named when it cannot be had."""
+        if self.descriptors:
+            return " and ".join(f"descriptor {number}" for number in self.descriptors)
+        return self.path if self.path is not None else f"{self.host}:{self.port}"
+
+
+class Listeners:
+    """The listening sockets of a server, by worker slot. The one who opened them closes them."""
+
+    def __init__(self, place: Place, slots: int = 1) -> None:
+        """Binds and listens; OSError when the kernel refuses."""
+        self._place = place
+        # Path, device and inode of the socket that is removed at the end.
+        self._bound: tuple[str, int, int] | None = None
+        self._shared: list[socket.socket] = []
+        self._by_slot: list[socket.socket] = []
+        try:
+            if place.descriptors:
+                for number in place.descriptors:
+                    self._shared.append(_adopt(number))
+            elif place.path is not None:
+                self._shared.append(self._open_path(place.path))
+            else:
+                self._open_port(place.host, place.port, slots)
+        except BaseException:
+            self.close()
+            raise
+
+    def of(self, slot: int) -> list[socket.socket]:
+        """Those that the worker of a slot accepts from."""
+        return self._shared or [self._by_slot[slot]]
+
+    def keep(self, slot: int) -> None:
+        """Closes those of other slots. For a worker: nobody else would accept from them."""
+        for number, listener in enumerate(self._by_slot):
+            if number != slot:
+                listener.close()
+
+    def addresses(self) -> str:
+        """Where they listen, as URLs: the host as it was given, the port as bound."""
+        shown = self._shared or self._by_slot[:1]
+        host = None if self._shared else self._place.host
+        return ", ".join(_address(listener, host) for listener in shown)
+
+    def close(self) -> None:
+        """Closes all of them. A path of ours is free again, unless it is somebody else's now."""
+        for listener in (*self._shared, *self._by_slot):
+            listener.close()
+        if self._bound is not None:
+            path, *identity = self._bound
+            self._bound = None
+            # Whom the server became may not be allowed to; the next one removes it.
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if [found.st_dev, found.st_ino] == identity:
+                    os.unlink(path)
+
+    def _open_port(self, host: str, port: int, slots: int) -> None:
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        family = _family(host)
+        if slots > 1 and port != 0:
+            # With SO_REUSEPORT a second server would get the port, too, and half the connections.
+            with _new(family) as probe:
+                probe.bind((host, port))
+        for _ in range(slots):
+            listener = _new(family)
+            self._by_slot.append(listener)
+            if slots > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((host, port))
+            _listen(listener)
+            port = listener.getsockname()[1]
+
+    def _open_path(self, path: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            _remove_stale(path)
+            listener.bind(path)
+            found = os.lstat(path)
+            self._bound = (os.path.abspath(path), found.st_dev, found.st_ino)
+            _listen(listener)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+
+def _family(host: str) -> socket.AddressFamily:
+    """IPv4, unless only IPv6 will do."""
+    if ":" in host:
+        return socket.AF_INET6
+    if host == "":
+        return socket.AF_INET
+    found = {entry[0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    return socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
+
+
+def _new(family: socket.AddressFamily) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
+    # A restarted server binds although old connections are in TIME_WAIT.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it on Linux. A turn's answers leave in one send, so waiting for
+    # more (Nagle's algorithm) only delays them.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if family == socket.AF_INET6:
+        # "::" has one meaning on every machine, whatever net.ipv6.bindv6only says.
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return listener
+
+
+def _listen(listener: socket.socket) -> None:
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+
+
+def _remove_stale(path: str) -> None:
+    """Removes a socket that nobody listens on any more; anything else stays, and is in the way."""
     try:
-        # A restarted server binds although old connections are in TIME_WAIT.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it on Linux. A turn's answers leave in one send, so waiting for
-        # more (Nagle's algorithm) only delays them.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        # A listener with a full queue must not make us wait.
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+
+
+def _adopt(number: int) -> socket.socket:
+    """A socket that somebody else opened; OSError when it is not one to accept from."""
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    listener = socket.socket(fileno=number)
+    try:
+        # Programs that handlers start have no use for it.
+        listener.set_inheritable(False)
+        if listener.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        if listener.family != socket.AF_UNIX:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # For one that is bound but does not listen yet; to the others it gives our backlog.
+        _listen(listener)
     except BaseException:
         listener.close()
         raise
     return listener
 
 
-def address(listener: socket.socket, host: str) -> str:
-    """Where it listens, as it is written in a URL: the host as it was given, the port as bound."""
+def _address(listener: socket.socket, host: str | None) -> str:
+    if listener.family == socket.AF_UNIX:
+        path = listener.getsockname()
+        return f"unix:{path if isinstance(path, str) else '@' + os.fsdecode(path[1:])}"
     bound_host, port = listener.getsockname()[:2]
     shown = host or bound_host
-    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    bracketed = ":" in shown and not shown.startswith("[")
+    return f"http://[{shown}]:{port}" if bracketed else f"http://{shown}:{port}"
+
+
+def shut(listeners: Sequence[socket.socket]) -> None:
+    """Closes this process's descriptors of some listening sockets."""
+    for listener in listeners:
+        listener.close()

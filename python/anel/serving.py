@@ -3,7 +3,8 @@
 Owns the life of a serving process: signals, the application's start-up and shutdown, drain, and the
 end of the asyncio loop. Signals only set things in motion: the first one drains, the second ends at
 once, a third finds the default disposition, so that even a handler that never returns cannot keep
-the process. Knows nothing of routes or HTTP.
+the process. A worker whose place is taken winds down first: it answers everybody once more, so that
+no request meets a connection that is just being closed. Knows nothing of routes or HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import contextlib
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -22,6 +22,8 @@ from typing import Any, Protocol, TypeAlias
 
 from anel.guest import Visiting, attached
 from anel.hooks import StartUpFailed
+from anel.listener import shut
+from anel.post import Post, Word
 
 # How long open requests may take once the server was told to stop. Japronto's number.
 DRAIN_DEADLINE_S = 5.0
@@ -36,8 +38,13 @@ _QUIET_TURNS = 3
 _SETTLING_S_MAX = 0.1
 _PROGRESS = ("completions_total", "requests_total", "connections_open")
 
-# The signals that stop a server.
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+# How long idle connections stay open once another worker has taken the place of theirs. Clients
+# that send requests in a row use them well within this time, and are told that it was the last one.
+_WIND_DOWN_S = 1.0
+
+# How often requests are counted where a worker is to end after a number of them: it may serve what
+# comes in so many seconds more.
+_COUNT_S = 0.1
 
 # What runs around serving: it sets the future once it has started, and ends after the event.
 Life: TypeAlias = Callable[[asyncio.Future[None], asyncio.Event], Coroutine[Any, Any, None]]
@@ -52,6 +59,9 @@ class Drainable(Visiting, Protocol):
     def counters(self) -> dict[str, int]:
         """What was counted since the start, by name."""
 
+    def wind_down(self) -> None:
+        """Stops accepting, and ends every connection with the answer to its next request."""
+
     def drain(self, deadline_s: float) -> None:
         """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
 
@@ -63,8 +73,8 @@ class Drainable(Visiting, Protocol):
 
 
 @contextlib.contextmanager
-def early_signals() -> Iterator[Sequence[int]]:
-    """Notes SIGINT and SIGTERM until a `Serving` takes over, which is given what it yields.
+def early_signals(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Notes signals until a `Serving` takes over, which is given what it yields.
 
     To be entered before the port opens: whoever sees it open may tell the server to stop.
     """
@@ -72,13 +82,13 @@ def early_signals() -> Iterator[Sequence[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
-    previous = {number: signal.getsignal(number) for number in _STOPPING}
-    for number in _STOPPING:
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
         signal.signal(number, lambda caught, _frame: noted.append(caught))
     try:
         yield noted
     finally:
-        for number in _STOPPING:
+        for number in numbers:
             signal.signal(number, previous[number])
 
 
@@ -89,39 +99,39 @@ class Serving:
         self,
         loop: asyncio.AbstractEventLoop,
         worker: Drainable,
-        listener: socket.socket | None = None,
+        post: Post,
         life: Life | None = None,
         early: Sequence[int] = (),
     ) -> None:
         """Takes a loop that is not running and a worker of this thread.
 
-        The listener is closed once the worker has stopped accepting from it. `life` runs around it
-        all, as one task. `early` are the signals that came before; see `early_signals`.
+        The post's listeners are closed once the worker has stopped accepting from them. `life` runs
+        around it all, as one task. `early` are the signals that came before; see `early_signals`.
         """
         self._loop = loop
         self._worker = worker
-        self._listener = listener
+        self._post = post
         self._life = _Life(loop, life) if life is not None else None
         self._drain = Drain(loop, worker)
         self._early = early
         self._is_serving = False
+        self._is_winding_down = False
         self._is_draining = False
         self._stops = 0
         self._signals_seen = 0
 
-    def run(self, announcement: str) -> None:
+    def run(self) -> None:
         """Starts up, serves until a signal or `loop.stop()`, shuts down and closes the loop.
 
-        The announcement is printed once a signal would drain: whoever waits for it may send one.
         Raises StartUpFailed for what fails in the start-up, and what ended `life` too early.
         """
         try:
-            with self._signals():
+            with self._signals(), self._orders():
                 try:
                     if self._life is not None:
                         self._life.start()
                     if not self._stops:
-                        self._serve(announcement)
+                        self._serve()
                 finally:
                     # No connection is left when the application shuts down.
                     self._worker.stop()
@@ -139,13 +149,15 @@ class Serving:
         """
         del self._worker, self._drain
 
-    def _serve(self, announcement: str) -> None:
+    def _serve(self) -> None:
         self._is_serving = True
         if self._life is not None:
             self._life.when_ended(self._begin_drain)
         try:
             with attached(self._loop, self._worker):
-                _say(announcement)
+                self._post.announce()
+                if self._post.requests_max is not None:
+                    self._count(self._post.requests_max)
                 self._loop.run_forever()
         finally:
             self._is_serving = False
@@ -154,7 +166,7 @@ class Serving:
         """The first call drains, the second ends at once. A start-up or shutdown is cut short."""
         self._stops += 1
         if self._stops == 1:
-            _say("Termination request received")
+            self._post.note_stop()
         if not self._is_serving:
             if self._life is not None:
                 self._life.cut_short(is_repeated=self._stops > 1)
@@ -162,6 +174,20 @@ class Serving:
             self._begin_drain()
         else:
             self._loop.stop()
+
+    def _wind_down(self) -> None:
+        if self._is_serving and not self._is_winding_down and not self._is_draining:
+            self._is_winding_down = True
+            self._worker.wind_down()
+            self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
+
+    def _count(self, requests_max: int) -> None:
+        if not self._is_serving:
+            return
+        if self._worker.counters()["requests_total"] >= requests_max:
+            self._post.note_spent()
+        else:
+            self._loop.call_later(_COUNT_S, self._count, requests_max)
 
     def _begin_drain(self) -> None:
         if self._is_serving and not self._is_draining:
@@ -190,10 +216,8 @@ class Serving:
     def _check_drain(self) -> None:
         if not self._is_serving:
             return
-        if self._listener is not None:
-            # Peers are refused at once instead of waiting for somebody who will never accept.
-            self._listener.close()
-            self._listener = None
+        # Peers are refused at once instead of waiting for somebody who will never accept.
+        shut(self._post.listeners)
         self._drain.report()
         if self._worker.is_drained():
             self._loop.stop()
@@ -207,14 +231,43 @@ class Serving:
         if self._signals_seen > 1:
             signal.signal(number, signal.SIG_DFL)
 
+    def _on_order(self) -> None:
+        channel = self._post.channel
+        assert channel is not None
+        try:
+            words = channel.recv(16)
+        except BlockingIOError:
+            return
+        except OSError:
+            words = b""
+        if not words:
+            # Nobody is left who would start another worker, or stop this one.
+            self._loop.remove_reader(channel)
+            self.stop()
+        elif Word.REPLACED.value in words:
+            self._wind_down()
+
+    @contextlib.contextmanager
+    def _orders(self) -> Iterator[None]:
+        """Listens to the master, if there is one."""
+        channel = self._post.channel
+        if channel is None:
+            yield
+            return
+        self._loop.add_reader(channel, self._on_order)
+        try:
+            yield
+        finally:
+            self._loop.remove_reader(channel)
+
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Stops on SIGINT and SIGTERM. Outside the main thread signals are somebody else's."""
+        """Stops on the signals of the post. Outside the main thread signals are somebody else's."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.getsignal(number) for number in _STOPPING}
-        for number in _STOPPING:
+        previous = {number: signal.getsignal(number) for number in self._post.signals}
+        for number in previous:
             # A signal that arrives just before the reactor starts to wait interrupts nothing; the
             # byte that asyncio has Python write does. It has it written as long as the loop has
             # one signal handler, so these stay although nothing is left for them to do.
@@ -225,7 +278,7 @@ class Serving:
         try:
             yield
         finally:
-            for number in _STOPPING:
+            for number in previous:
                 self._loop.remove_signal_handler(number)
                 signal.signal(number, previous[number])
 

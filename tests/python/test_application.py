@@ -14,7 +14,7 @@ import types
 from typing import Any
 
 import pytest
-from anel import Application, listener
+from anel import Application
 from anel.exceptions import (
     AnelError,
     ConfigError,
@@ -24,6 +24,7 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
+from anel.listener import Listeners, Place
 from anel.loading import _marked
 from anel.loop import ReactorLoop, new_loop
 from anel.request import log_failure
@@ -53,7 +54,16 @@ def test_bad_constructor_arguments_raise_at_once(arguments: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"worker_num": 2}, "worker_num=2 is not supported"),
+        ({"worker_num": 0}, 'worker_num must be "auto" or a number from 1 to 1024, not 0'),
+        ({"worker_num": "two"}, "not 'two'"),
+        ({"worker_num": True}, "not True"),
+        ({"max_requests": 0}, "max_requests must be a number from 1, not 0"),
+        ({"max_requests_jitter": 5}, "max_requests_jitter needs max_requests"),
+        ({"uds": ""}, "uds must be the path of a socket"),
+        ({"uds": "x" * 108}, "107 bytes at most"),
+        ({"fd": -1}, "fd must be the number of a descriptor, not -1"),
+        ({"fd": 3, "uds": "x"}, "uds and fd exclude each other"),
+        ({"pidfile": ""}, "pidfile must be the path of a file"),
         ({"reload": True}, "reload=True is not supported"),
         ({"reactor": "kqueue"}, "'kqueue'"),
         ({"port": 65536}, "65536"),
@@ -326,12 +336,12 @@ def test_a_signal_as_soon_as_the_port_is_open_drains(
     capsys: pytest.CaptureFixture[str],
     number: int,
 ) -> None:
-    def open_listener(host: str, port: int) -> socket.socket:
-        opened = listener.open_listener(host, port)
-        os.kill(os.getpid(), number)
-        return opened
+    class Opening(Listeners):
+        def __init__(self, place: Place, slots: int = 1) -> None:
+            super().__init__(place, slots)
+            os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("anel.application.open_listener", open_listener)
+    monkeypatch.setattr("anel.launch.Listeners", Opening)
     before = signal.getsignal(number)
 
     Application().run("127.0.0.1", 0)

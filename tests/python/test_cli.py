@@ -158,16 +158,15 @@ def test_a_module_that_exits_is_reported(folder: pathlib.Path) -> None:
 def test_options_reach_the_application(
     program: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(Application, "run", lambda *call, **named: calls.append((call[1:], named)))
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(Application, "run", lambda _self, **named: calls.append(named))
 
     # The program's own run() is patched as well, so it is seen here before the command's.
     result = invoke(*words, f"{program}:app", "--host", "::1", "--port", "81", "--reactor", "epoll")
 
     assert result.exit_code == 0, result.output
-    where, named = calls[-1]
-    given = {name: value for name, value in named.items() if value is not None}
-    assert (where, given) == (("::1", 81), {"reactor": "epoll", "debug": False})
+    given = {name: value for name, value in calls[-1].items() if value is not None}
+    assert given == {"host": "::1", "port": 81, "reactor": "epoll", "debug": False}
 
 
 def test_whom_to_be_and_whom_to_believe_reach_the_application(

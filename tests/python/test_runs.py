@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import gc
 import queue
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
-from anel import Application, Request, Response, listener
+from anel import Application, Request, Response
 from anel.japronto import Application as JaprontoApplication
+from anel.listener import Listeners, Place
 from conftest import DEADLINE_S, Client, get, wait_until
 
 Running = Callable[..., "contextlib.AbstractContextManager[int]"]
@@ -25,10 +25,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
     """`with running(app) as port` has it serve in a thread; its end is awaited."""
     ports: queue.Queue[int] = queue.Queue()
 
-    def open_listener(host: str, port: int) -> socket.socket:
-        opened = original(host, port)
-        ports.put(opened.getsockname()[1])
-        return opened
+    class Opening(Listeners):
+        def __init__(self, place: Place, slots: int = 1) -> None:
+            super().__init__(place, slots)
+            ports.put(self.of(0)[0].getsockname()[1])
 
     @contextlib.contextmanager
     def start(app: Application, host: str = "127.0.0.1") -> Iterator[int]:
@@ -56,8 +56,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
         if error is not None:
             raise error
 
-    original = listener.open_listener
-    monkeypatch.setattr("anel.application.open_listener", open_listener)
+    monkeypatch.setattr("anel.launch.Listeners", Opening)
     return start
 
 

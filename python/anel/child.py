@@ -1,0 +1,79 @@
+"""The life of a process that was forked to be a worker, from its first instruction to its last.
+
+Owns what of the parent is undone in the child, and how the child ends: never by returning into the
+parent's frames, which hold what is the parent's to close. Knows nothing of the work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import NoReturn
+
+from anel.post import WorkerPost, take
+
+# The signals whose handlers the parent has changed.
+_CHANGED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+def run_child(work: Callable[[], None], post: WorkerPost, mask: Iterable[int]) -> NoReturn:
+    """Works at a post and ends the process. To be called right after the fork.
+
+    `mask` are the signals that were blocked before the fork began.
+    """
+    code = 1
+    try:
+        # Theirs to run who registered them.
+        atexit._clear()
+        signal.set_wakeup_fd(-1)
+        for number in _CHANGED:
+            signal.signal(number, signal.SIG_DFL)
+        # Not ignored: programs that handlers start would inherit that.
+        signal.signal(signal.SIGINT, _nothing)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        take(post)
+        work()
+        code = 0
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _end(code)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """A signal for the parent has reached us, too."""
+
+
+def _exit_code(error: SystemExit) -> int:
+    """As the interpreter understands it."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _end(code: int) -> NoReturn:
+    """What the interpreter does at its end, in its order."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # Waits for threads, as it says there.
+        atexit._run_exitfuncs()
+        # It was registered before the fork.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+        code = code or 1
+    finally:
+        os._exit(code)

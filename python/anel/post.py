@@ -1,0 +1,108 @@
+"""The post at which a process serves: its sockets, whom it tells, and who gives it orders.
+
+Owns the words between a master and its workers, and the worker's end of their channel. A process
+without a master has a post, too; it tells its user and takes orders from signals alone. Knows
+nothing of the application.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+import socket
+from collections.abc import Sequence
+
+from anel.systemd import Notifier
+
+
+class Word(bytes, enum.Enum):
+    """What is said on the channel, a byte a word. Its end means that the other side is gone."""
+
+    # Of the worker: it serves; it has served as many requests as it should.
+    SERVING = b"s"
+    SPENT = b"m"
+    # Of the master: another one serves in your place.
+    REPLACED = b"r"
+
+
+class Post:
+    """The post of a process that serves by itself."""
+
+    # What stops it.
+    signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
+    # Where orders come from, besides signals.
+    channel: socket.socket | None = None
+    # After how many requests it wants to be replaced.
+    requests_max: int | None = None
+
+    def __init__(
+        self, listeners: Sequence[socket.socket], addresses: str, notifier: Notifier
+    ) -> None:
+        """Takes the sockets to accept from, and where they listen, for people."""
+        self.listeners = listeners
+        self._addresses = addresses
+        self._notifier = notifier
+
+    def announce(self) -> None:
+        """It serves, and a signal would drain: whoever waits for this may send one."""
+        print(f"Accepting connections on {self._addresses}", flush=True)
+        self._notifier.ready()
+
+    def note_stop(self) -> None:
+        """Somebody told it to stop."""
+        print("Termination request received", flush=True)
+        self._notifier.stopping()
+
+    def note_spent(self) -> None:
+        """It has served `requests_max` requests."""
+
+
+class WorkerPost(Post):
+    """The post of a worker, whose master tells the world."""
+
+    # Ctrl-C reaches every process of the terminal; it is the master's to act on.
+    signals = (signal.SIGTERM,)
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        channel: socket.socket,
+        requests_max: int | None,
+    ) -> None:
+        """Takes the worker's end of the channel."""
+        self.listeners = listeners
+        self.channel = channel
+        self.requests_max = requests_max
+
+    def announce(self) -> None:
+        """Tells the master that it serves."""
+        self._say(Word.SERVING)
+
+    def note_stop(self) -> None:
+        """The master knows: it passed the signal on."""
+
+    def note_spent(self) -> None:
+        """Asks the master to be replaced."""
+        self._say(Word.SPENT)
+
+    def _say(self, word: Word) -> None:
+        assert self.channel is not None
+        try:
+            self.channel.send(word.value)
+        except OSError:
+            # The master is gone, which the end of the channel says, too.
+            return
+
+
+_current: Post | None = None
+
+
+def current() -> Post | None:
+    """The post of this process, once it was forked to be a worker."""
+    return _current
+
+
+def take(post: Post) -> None:
+    """From now on this process is a worker."""
+    global _current
+    _current = post

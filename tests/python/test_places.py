@@ -1,0 +1,337 @@
+"""Where a server listens: IPv6, Unix sockets, descriptors and systemd's; and its pid file.
+
+Owns the ways in and what is left behind at the end, with and without a master.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Collection, Iterator
+
+import pytest
+from anel import concurrency
+from anel.exceptions import ConfigError
+from anel.listener import Listeners, Place
+from conftest import DEADLINE_S, Answer, Client, Server, get, start_service, wait_until
+
+PROGRAM = """
+    import os
+    from anel import Application
+
+    app = Application()
+
+    def who(request):
+        transport = request.transport
+        return {
+            "pid": os.getpid(),
+            "remote_addr": request.remote_addr,
+            "peername": transport.get_extra_info("peername"),
+            "sockname": transport.get_extra_info("sockname"),
+            "variables": [name for name in os.environ if name.startswith(("LISTEN_", "NOTIFY_"))],
+        }
+
+    app.router.add_route("/", who)
+"""
+
+Start = Callable[..., Server]
+
+WITH_AND_WITHOUT = pytest.mark.parametrize(
+    "workers", [[], ["--workers", "2"]], ids=["alone", "with_workers"]
+)
+
+
+@pytest.fixture
+def start(tmp_path: pathlib.Path) -> Iterator[Start]:
+    """`start(*options)` starts the program and returns once it has announced itself."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    with contextlib.ExitStack() as stack:
+
+        def started(*options: str, pass_fds: Collection[int] = ()) -> Server:
+            command = [sys.executable, "-m", "anel", "run", str(program), *options]
+            return start_service(stack, command, "^Accepting connections on", pass_fds, {})
+
+        yield started
+
+
+def ask(family: int, address: object) -> Answer:
+    """One request on a connection of any family."""
+    with Client.to(family, address) as client:
+        return client.ask(get("/"))
+
+
+@WITH_AND_WITHOUT
+def test_ipv6_is_listened_on(start: Start, workers: list[str]) -> None:
+    server = start("--host", "::1", "--port", "0", *workers)
+    port = int(server.lines[-1].rpartition(":")[2])
+
+    answer = ask(socket.AF_INET6, ("::1", port))
+
+    assert server.lines[-1] == f"Accepting connections on http://[::1]:{port}"
+    assert answer.value["remote_addr"] == "::1"
+    assert server.stop() == 0
+
+
+def test_two_colons_are_every_address_of_both_kinds(start: Start) -> None:
+    server = start("--host", "::", "--port", "0")
+    port = int(server.lines[-1].rpartition(":")[2])
+
+    assert ask(socket.AF_INET6, ("::1", port)).status == 200
+    assert ask(socket.AF_INET, ("127.0.0.1", port)).value["remote_addr"] == "127.0.0.1"
+
+
+@WITH_AND_WITHOUT
+def test_a_unix_socket_is_listened_on_and_removed_at_the_end(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "socket"
+    server = start("--uds", str(path), *workers)
+
+    answer = ask(socket.AF_UNIX, str(path))
+
+    assert server.lines[-1] == f"Accepting connections on unix:{path}"
+    assert answer.status == 200
+    assert [answer.value[name] for name in ("remote_addr", "peername", "sockname")] == [None] * 3
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_nobody_listens_on_is_replaced(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+
+    start("--uds", str(path))
+
+    assert ask(socket.AF_UNIX, str(path)).status == 200
+
+
+def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "socket"
+    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+        with pytest.raises(OSError, match="in use"):
+            Listeners(Place("", 0, str(path)))
+
+        assert path.is_socket()
+
+
+def test_a_file_is_no_socket_to_replace(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+
+    with pytest.raises(OSError, match="in use"):
+        Listeners(Place("", 0, str(path)))
+
+    assert path.read_text() == "precious"
+
+
+def test_the_path_of_a_successor_is_not_removed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "socket"
+    first = Listeners(Place("", 0, str(path)))
+    path.unlink()
+    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+        first.close()
+
+        assert path.is_socket()
+
+
+@WITH_AND_WITHOUT
+def test_a_descriptor_that_somebody_has_opened_is_listened_on(
+    start: Start, workers: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        server = start("--fd", str(opened.fileno()), *workers, pass_fds=[opened.fileno()])
+        address = opened.getsockname()
+
+        assert ask(socket.AF_INET, address).status == 200
+        assert server.lines[-1] == f"Accepting connections on http://127.0.0.1:{address[1]}"
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [("0", "Socket operation on non-socket"), ("99", "Bad file descriptor")]
+)
+def test_a_descriptor_that_is_no_socket_ends_the_server_with_4(
+    tmp_path: pathlib.Path, number: str, reason: str
+) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "anel", "program.py", "--fd", number],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+    assert ended.returncode == 4
+    assert ended.stderr == f"anel: cannot listen on descriptor {number}: {reason}\n"
+
+
+class Manager:
+    """A service manager: it opens sockets for a service and is told how that is."""
+
+    # What systemd does between fork and exec, for the process whose number only it knows then.
+    LAUNCHER = """
+        import os, sys
+        count, *descriptors = map(int, sys.argv[1].split(","))
+        for target, descriptor in enumerate(descriptors, 3):
+            os.dup2(descriptor, target)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count), LISTEN_FDNAMES="http")
+        os.execv(sys.argv[2], sys.argv[2:])
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(DEADLINE_S)
+        self._socket.bind(str(self.path))
+        self._launcher = folder / "launcher.py"
+        self._launcher.write_text(textwrap.dedent(self.LAUNCHER))
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._socket.close()
+
+    def told(self) -> list[str]:
+        """The lines of the next message."""
+        return self._socket.recv(4096).decode().splitlines()
+
+    def command(self, sockets: list[socket.socket], program: pathlib.Path) -> list[str]:
+        """Starts a service with these sockets, from the third descriptor on."""
+        # Above those that they become.
+        numbers = [os.dup2(one.fileno(), 50 + index) for index, one in enumerate(sockets)]
+        listed = ",".join(map(str, [len(numbers), *numbers]))
+        serve = [sys.executable, "-m", "anel", "run", str(program)]
+        return [sys.executable, str(self._launcher), listed, *serve]
+
+
+@pytest.fixture
+def manager(tmp_path: pathlib.Path) -> Iterator[Manager]:
+    """A service manager with its notification socket."""
+    with Manager(tmp_path) as manager:
+        yield manager
+
+
+@WITH_AND_WITHOUT
+def test_sockets_of_a_service_manager_are_served_and_it_is_told(
+    manager: Manager, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    path = tmp_path / "socket"
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind(str(path))
+        unix.listen()
+        command = [*manager.command([tcp, unix], program), *workers]
+        notified = {"NOTIFY_SOCKET": str(manager.path)}
+        server = start_service(stack, command, "^Accepting", [50, 51], notified)
+
+        answers = [ask(socket.AF_INET, tcp.getsockname()), ask(socket.AF_UNIX, str(path))]
+
+        assert [answer.status for answer in answers] == [200, 200]
+        assert [answer.value["variables"] for answer in answers] == [[], []]
+        assert manager.told() == ["READY=1", f"MAINPID={server.process.pid}"]
+        if workers:
+            server.process.send_signal(signal.SIGHUP)
+            assert manager.told()[0] == "RELOADING=1"
+            assert manager.told()[0] == "READY=1"
+        assert server.stop() == 0
+        assert manager.told() == ["STOPPING=1"]
+    # It is the manager's to remove.
+    assert path.is_socket()
+
+
+@WITH_AND_WITHOUT
+def test_the_pid_file_names_the_server_as_long_as_it_lives(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "pid"
+    server = start("--port", "0", "--pidfile", str(path), *workers)
+
+    assert path.read_text() == f"{server.process.pid}\n"
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_pid_file_of_a_server_that_runs_is_not_taken(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getpid()}\n")
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "anel", "program.py", "--port", "0", "--pidfile", str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+    assert ended.returncode == 3
+    assert ended.stderr == f"anel: {path} names process {os.getpid()}, which is running\n"
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("content", ["", "nonsense\n"])
+def test_a_pid_file_that_names_nobody_is_taken(
+    start: Start, tmp_path: pathlib.Path, content: str
+) -> None:
+    path = tmp_path / "pid"
+    path.write_text(content)
+
+    server = start("--port", "0", "--pidfile", str(path))
+
+    wait_until(lambda: path.read_text() == f"{server.process.pid}\n", "the pid file")
+
+
+def test_a_pid_file_of_a_server_that_has_ended_is_taken(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(DEADLINE_S)
+    path = tmp_path / "pid"
+    path.write_text(f"{ended.pid}\n")
+
+    server = start("--port", "0", "--pidfile", str(path))
+
+    assert path.read_text() == f"{server.process.pid}\n"
+
+
+def test_auto_is_the_number_of_processors_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 3, 5})
+    monkeypatch.setattr(concurrency, "_quota", lambda: 1024)
+
+    assert concurrency.worker_count("auto") == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "granted"), [("150000 100000\n", 2), ("100000 100000\n", 1), ("max 100000\n", 1024)]
+)
+def test_a_quota_of_the_control_group_is_rounded_up(
+    tmp_path: pathlib.Path, content: str, granted: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(content)
+
+    assert concurrency._granted(str(tmp_path / "cpu.max")) == granted
+
+
+@pytest.mark.parametrize("wanted", [0, -1, 1025, "0", "two", "", 1.5, None])
+def test_what_is_no_number_of_workers_is_refused(wanted: object) -> None:
+    with pytest.raises(ConfigError, match="worker_num must be"):
+        concurrency.worker_count(wanted)  # type: ignore[arg-type]
