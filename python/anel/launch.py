@@ -86,7 +86,7 @@ class Launch:
             self.fork(lambda: self.serve(work))
         else:
             with self._listening(1) as (listeners, notifier, early):
-                work(Post(listeners.of(0), listeners.addresses(), notifier), early)
+                work(Post(listeners, notifier), early)
 
     def fork(self, work: Callable[[], None]) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.

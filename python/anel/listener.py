@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from anel.exceptions import ConfigError
 
@@ -99,6 +99,16 @@ class Listeners:
         shown = self._shared or self._by_slot[:1]
         host = None if self._shared else self._place.host
         return ", ".join(_address(listener, host) for listener in shown)
+
+    def refuse_more(self) -> None:
+        """Has the kernel queue nobody else, as far as it can, for the time until they are closed.
+
+        Who is in a queue when that happens is reset. Sockets of somebody else's are left alone:
+        their queue may be another server's soon.
+        """
+        for listener in self._by_slot:
+            if listener.fileno() >= 0:
+                listener.listen(0)
 
     def close(self) -> None:
         """Closes all of them. A path of ours is free again, unless it is somebody else's now."""
@@ -213,6 +223,16 @@ def _address(listener: socket.socket, host: str | None) -> str:
     shown = host or bound_host
     bracketed = ":" in shown and not shown.startswith("[")
     return f"http://[{shown}]:{port}" if bracketed else f"http://{shown}:{port}"
+
+
+def take_queued(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accepts those who are in the queue, and no more than fit into it."""
+    for _ in range(BACKLOG if listener.fileno() >= 0 else 0):
+        try:
+            yield listener.accept()[0]
+        except OSError:
+            # Mostly because nobody is left (EAGAIN).
+            return
 
 
 def shut(listeners: Sequence[socket.socket]) -> None:

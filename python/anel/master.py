@@ -258,6 +258,7 @@ class Master:
 
     def _stop(self, seconds: float) -> None:
         """Tells every worker to end, and kills those that are left after so many seconds."""
+        self._listeners.refuse_more()
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
         for slot in self._slots:

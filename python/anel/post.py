@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from anel.listener import Listeners
 from anel.systemd import Notifier
 
 
@@ -35,23 +36,22 @@ class Post:
     # After how many requests it wants to be replaced.
     requests_max: int | None = None
 
-    def __init__(
-        self, listeners: Sequence[socket.socket], addresses: str, notifier: Notifier
-    ) -> None:
-        """Takes the sockets to accept from, and where they listen, for people."""
-        self.listeners = listeners
-        self._addresses = addresses
+    def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
+        """Takes the sockets of the one slot there is."""
+        self.listeners: Sequence[socket.socket] = listeners.of(0)
+        self._all = listeners
         self._notifier = notifier
 
     def announce(self) -> None:
         """It serves, and a signal would drain: whoever waits for this may send one."""
-        print(f"Accepting connections on {self._addresses}", flush=True)
+        print(f"Accepting connections on {self._all.addresses()}", flush=True)
         self._notifier.ready()
 
     def note_stop(self) -> None:
         """Somebody told it to stop."""
         print("Termination request received", flush=True)
         self._notifier.stopping()
+        self._all.refuse_more()
 
     def note_spent(self) -> None:
         """It has served `requests_max` requests."""

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 from anel.guest import Visiting, attached
 from anel.hooks import StartUpFailed
-from anel.listener import shut
+from anel.listener import shut, take_queued
 from anel.post import Post, Word
 
 # How long open requests may take once the server was told to stop. Japronto's number.
@@ -38,9 +38,14 @@ _QUIET_TURNS = 3
 _SETTLING_S_MAX = 0.1
 _PROGRESS = ("completions_total", "requests_total", "connections_open")
 
-# How long idle connections stay open once another worker has taken the place of theirs. Clients
-# that send requests in a row use them well within this time, and are told that it was the last one.
+# How long idle connections stay open once another worker has taken the place of theirs, or the
+# server ends amid traffic. Clients that send requests in a row use them well within this time, and
+# are told that it was the last one.
 _WIND_DOWN_S = 1.0
+
+# There is traffic when a request comes within this time. Clients on a busy machine pause for tens
+# of milliseconds; people do not see that a drain begins so late.
+_LULL_S = 0.1
 
 # How often requests are counted where a worker is to end after a number of them: it may serve what
 # comes in so many seconds more.
@@ -64,6 +69,12 @@ class Drainable(Visiting, Protocol):
 
     def drain(self, deadline_s: float) -> None:
         """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
+
+    def is_accepting(self) -> bool:
+        """Whether the listeners have to stay open."""
+
+    def adopt(self, socket_fd: int) -> None:
+        """Serves a connection that was accepted elsewhere, and owns its descriptor."""
 
     def is_drained(self) -> bool:
         """Whether nothing is open any more."""
@@ -117,6 +128,7 @@ class Serving:
         self._is_serving = False
         self._is_winding_down = False
         self._is_draining = False
+        self._is_closed = False
         self._stops = 0
         self._signals_seen = 0
 
@@ -178,6 +190,7 @@ class Serving:
     def _wind_down(self) -> None:
         if self._is_serving and not self._is_winding_down and not self._is_draining:
             self._is_winding_down = True
+            # Who is in the queue of its listeners is the successor's.
             self._worker.wind_down()
             self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
 
@@ -208,16 +221,64 @@ class Serving:
         quiet = quiet + 1 if now == before else 0
         if quiet < _QUIET_TURNS and self._loop.time() < until:
             self._loop.call_soon(self._settle, until, now, quiet)
+        elif self._is_winding_down:
+            self._drain_now()
+        elif quiet < _QUIET_TURNS:
+            self._drain_amid_traffic()
+        else:
+            self._loop.call_later(_LULL_S, self._drain_in_lull, counters["requests_total"])
+
+    def _drain_in_lull(self, requests: int) -> None:
+        if not self._is_serving:
             return
+        if self._worker.counters()["requests_total"] == requests:
+            self._drain_now()
+        else:
+            self._drain_amid_traffic()
+
+    def _drain_amid_traffic(self) -> None:
+        """Drains once everybody was answered once more, or has asked nothing for long."""
+        self._worker.wind_down()
+        self._close_listeners()
+        self._await_leaving(self._loop.time() + _WIND_DOWN_S)
+
+    def _await_leaving(self, until: float) -> None:
+        if not self._is_serving:
+            return
+        # Closed listeners: nobody is accepted any more who would be a stranger to the wind-down.
+        is_over = self._is_closed and not any(self._worker.connections())
+        if not is_over and self._loop.time() < until:
+            self._loop.call_later(_DRAIN_CHECK_S, self._await_leaving, until)
+        else:
+            self._drain_now()
+
+    def _drain_now(self) -> None:
         self._drain.begin()
-        # The worker hears of it in its next turn; until then it may use the descriptor.
+        self._close_listeners()
         self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
+
+    def _close_listeners(self) -> None:
+        """Closes them as soon as nobody is accepted any more.
+
+        Peers are refused at once then, instead of waiting for somebody who will never accept.
+        """
+        if not self._is_serving:
+            return
+        if self._worker.is_accepting():
+            # The worker hears of it in its next turn; until then it may use the descriptor.
+            self._loop.call_soon(self._close_listeners)
+            return
+        for listener in self._post.listeners:
+            # Who came since the last accept was cancelled: closing would reset these connections.
+            for accepted in take_queued(listener):
+                self._worker.adopt(accepted.fileno())
+                accepted.detach()
+        shut(self._post.listeners)
+        self._is_closed = True
 
     def _check_drain(self) -> None:
         if not self._is_serving:
             return
-        # Peers are refused at once instead of waiting for somebody who will never accept.
-        shut(self._post.listeners)
         self._drain.report()
         if self._worker.is_drained():
             self._loop.stop()

@@ -3,6 +3,7 @@
 //! Owns what is asked for between two turns, and a drain's deadline. Refuses to know who asks, and
 //! why.
 
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -20,6 +21,16 @@ pub enum Ending {
 }
 
 impl Worker {
+    /// Serves who was accepted behind the last accept of ours.
+    pub(super) fn serve_accepted(&self, py: Python<'_>, socket: RawFd) -> PyResult<()> {
+        self.with_engine(|engine| {
+            let mut dispatch = Dispatch::new(py, &self.shared, &mut engine.params);
+            engine.worker.adopt(socket, &mut dispatch);
+        })?;
+        self.shared.guest.ask_for_turn(py);
+        Ok(())
+    }
+
     /// Brings about what was asked for, and what a drain's deadline asks for.
     pub(super) fn go_on_ending(&self, py: Python<'_>, engine: &mut Engine) -> PyResult<()> {
         match self.ending_wanted.take() {

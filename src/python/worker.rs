@@ -200,6 +200,16 @@ impl Worker {
         self.shared.guest.ask_for_turn(py);
     }
 
+    /// Whether the listeners have to stay open: somebody may just be accepted.
+    fn is_accepting(&self) -> PyResult<bool> {
+        self.with_engine(|engine| engine.worker.is_accepting())
+    }
+
+    /// Serves a connection that was accepted elsewhere: its descriptor is the worker's from now on.
+    fn adopt(&self, py: Python<'_>, socket_fd: RawFd) -> PyResult<()> {
+        self.serve_accepted(py, socket_fd)
+    }
+
     /// Whether a drain has come to its end.
     fn is_drained(&self) -> bool {
         self.drained.get()

@@ -108,12 +108,16 @@ impl Worker {
         }
     }
 
+    /// Whether the kernel may still accept from a listener, which has to stay open meanwhile.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.armed)
+    }
+
     /// Whether a drain has come to its end.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining
-            && self.connections.is_empty()
-            && self.listeners.iter().all(|listener| !listener.armed)
+        self.draining && self.connections.is_empty() && !self.is_accepting()
     }
 
     /// How many connections have a request in progress.

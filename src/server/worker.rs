@@ -380,6 +380,13 @@ impl Worker {
         }
     }
 
+    /// Serves a connection that the caller has accepted; its descriptor is the worker's from now
+    /// on. For who came when the last accept was cancelled already, so limits are not asked.
+    pub fn adopt<H: Handler>(&mut self, socket: RawFd, handler: &mut H) {
+        let opening = handler.on_accept(socket);
+        self.open(socket, opening);
+    }
+
     /// How many more connections there may be.
     pub(super) fn room(&self) -> usize {
         let connections_max = self.shared.limits.connections_max as usize;

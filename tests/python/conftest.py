@@ -94,7 +94,11 @@ class Client:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(address)
+        try:
+            self.socket.connect(address)
+        except BaseException:
+            self.socket.close()
+            raise
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
@@ -495,6 +499,12 @@ class IdleWorker:
 
     def drain(self, deadline_s: float) -> None:
         self.told.append("drain")
+
+    def is_accepting(self) -> bool:
+        return False
+
+    def adopt(self, socket_fd: int) -> None:
+        os.close(socket_fd)
 
     def is_drained(self) -> bool:
         self.drained_after_checks -= 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import pwd
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ class Load:
 
     def __init__(self, server: Server, clients: int = 4, *, keep_alive: bool = True) -> None:
         self.failures: list[str] = []
+        self.refusals = 0
         self.answers: Counter[str] = Counter()
         self._server = server
         self._keep_alive = keep_alive
@@ -101,7 +103,12 @@ class Load:
     def _ask_on(self) -> None:
         while not self._is_over.is_set():
             try:
-                with self._server.client() as client:
+                client = self._server.client()
+            except ConnectionRefusedError:
+                self.refusals += 1
+                return
+            try:
+                with client:
                     self._ask_while_open(client)
             except Exception as error:
                 self.failures.append(repr(error))
@@ -148,6 +155,32 @@ def test_a_program_that_runs_itself_has_workers(tmp_path: pathlib.Path) -> None:
 
     # Workers do not return into the program.
     assert server.lines.count("over") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_master_and_workers_give_up_root(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import os, pathlib
+            from anel import Application
+
+            def who(request):
+                master = pathlib.Path(f"/proc/{os.getppid()}/status").read_text()
+                return [*os.getresuid(), *map(int, master.split("Uid:")[1].split()[:3])]
+
+            app = Application()
+            app.router.add_route("/", who)
+            app.run("127.0.0.1", 0, worker_num=2, user="nobody")
+            """
+        )
+    )
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, [sys.executable, str(program)])
+
+        assert server.ask(get("/")).value == [pwd.getpwnam("nobody").pw_uid] * 6
+        assert server.stop() == 0
 
 
 def test_a_loop_that_was_used_before_run_is_refused(tmp_path: pathlib.Path) -> None:
@@ -287,6 +320,20 @@ def test_a_signal_drains_all_workers(serve: Serve, number: int) -> None:
     assert all(map(is_gone, workers))
 
 
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "with_workers"])
+def test_a_drain_amid_traffic_answers_everybody_and_refuses_the_rest(
+    serve: Serve, options: tuple[str, ...], reactor: str
+) -> None:
+    server = serve(PROGRAM, "--reactor", reactor, *options)
+
+    with Load(server, 8) as load:
+        status = server.stop()
+        wait_until(lambda: load.refusals == 8, "refusals")
+
+    assert load.failures == []
+    assert status == 0
+
+
 def test_ctrl_c_in_a_terminal_reaches_workers_too_and_still_drains(tmp_path: pathlib.Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
@@ -367,6 +414,7 @@ def test_reloads_replace_every_worker_and_lose_no_request(
             before = pids(server, workers)
 
     assert load.failures == strangers.failures == []
+    assert load.refusals == strangers.refusals == 0
     assert server.stop() == 0
     assert len(load.answers) >= 3 * workers
 
