@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
+from anel.board import Board, Row, State
 from anel.child import run_child
 from anel.failures import EXIT_SETUP
 from anel.listener import Listeners
@@ -53,6 +54,7 @@ class _Worker:
     pid: int
     channel: socket.socket
     started_at: float
+    row: Row | None
     # When it is killed; None as long as it is to serve.
     kill_at: float | None = None
     was_killed: bool = False
@@ -111,12 +113,17 @@ class Master:
         work: Callable[[], None],
         notifier: Notifier,
         lifetime: Lifetime,
+        board: Board | None = None,
     ) -> None:
-        """Takes the sockets of all slots, and what a worker does once it has its post."""
+        """Takes the sockets of all slots, what a worker does once it has its post, and a board.
+
+        Without a board nobody is told how the server does.
+        """
         self._listeners = listeners
         self._work = work
         self._notifier = notifier
         self._lifetime = lifetime
+        self._board = board
         self._slots = [_Slot(number) for number in range(workers)]
         self._to_roll: list[_Slot] = []
         self._rolls_again = False
@@ -133,6 +140,9 @@ class Master:
         """
         with self._wake_receiver, self._wake_sender, self._signals():
             self._noted[:0] = early
+            if self._board is not None:
+                self._board.note_master(os.getpid())
+                self._board.note_wanted(len(self._slots))
             # Alone: what is wrong with the application is said once.
             self._slots[0].start_at = 0.0
             while True:
@@ -201,6 +211,8 @@ class Master:
 
     def _on_serving(self, slot: _Slot, worker: _Worker) -> None:
         slot.starting, before, slot.serving = None, slot.serving, worker
+        if worker.row is not None:
+            worker.row.note_state(State.SERVING)
         if before is not None:
             self._tell_to_leave(slot, before)
         if not self._has_served:
@@ -209,6 +221,7 @@ class Master:
                     other.start_at = 0.0
             if all(other.serving is not None for other in self._slots):
                 self._has_served = True
+                self._note_state(State.SERVING)
                 print(f"Accepting connections on {self._listeners.addresses()}", flush=True)
                 self._notifier.ready()
                 if self._rolls_again:
@@ -219,6 +232,8 @@ class Master:
 
     def _tell_to_leave(self, slot: _Slot, worker: _Worker) -> None:
         slot.leaving.append(worker)
+        if worker.row is not None:
+            worker.row.note_state(State.DRAINING)
         worker.kill_at = time.monotonic() + ENDING_S
         with contextlib.suppress(OSError):
             worker.channel.send(Word.REPLACED.value)
@@ -258,6 +273,7 @@ class Master:
 
     def _stop(self, seconds: float) -> None:
         """Tells every worker to end, and kills those that are left after so many seconds."""
+        self._note_state(State.STOPPING)
         self._listeners.refuse_more()
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
@@ -273,6 +289,10 @@ class Master:
         self._notifier.stopping()
         self._stop(ENDING_S)
 
+    def _note_state(self, state: State) -> None:
+        if self._board is not None:
+            self._board.note_state(state)
+
     # Deaths.
 
     def _reap(self) -> None:
@@ -283,6 +303,7 @@ class Master:
                     continue
                 worker.channel.close()
                 code = os.waitstatus_to_exitcode(status)
+                self._clear_row(worker, is_wanted=worker not in slot.leaving)
                 if worker is slot.starting:
                     slot.starting = None
                     self._on_death_in_start_up(slot, code)
@@ -292,6 +313,10 @@ class Master:
                 else:
                     slot.leaving.remove(worker)
                     self._on_end(worker, code)
+
+    def _clear_row(self, worker: _Worker, *, is_wanted: bool) -> None:
+        if self._board is not None and worker.row is not None:
+            self._board.leave(worker.row, died=is_wanted and not self._stops)
 
     def _on_death_in_start_up(self, slot: _Slot, code: int) -> None:
         if self._stops:
@@ -355,6 +380,7 @@ class Master:
         ours.setblocking(False)
         theirs.setblocking(False)
         requests_max = self._lifetime.draw()
+        row = self._board.enter(slot.number) if self._board is not None else None
         # What is in a buffer would be written twice.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -366,11 +392,13 @@ class Master:
             for other in (*others, ours, self._wake_receiver, self._wake_sender):
                 other.close()
             self._listeners.keep(slot.number)
-            post = WorkerPost(self._listeners.of(slot.number), theirs, requests_max)
+            post = WorkerPost(self._listeners.of(slot.number), theirs, requests_max, row)
             run_child(self._work, post, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
-        return _Worker(pid, ours, time.monotonic())
+        if row is not None:
+            row.note_pid(pid)
+        return _Worker(pid, ours, time.monotonic(), row)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from anel.board import Row
 from anel.listener import Listeners
 from anel.systemd import Notifier
 
@@ -35,6 +36,8 @@ class Post:
     channel: socket.socket | None = None
     # After how many requests it wants to be replaced.
     requests_max: int | None = None
+    # Where it writes down how it does, if anybody is to read it.
+    row: Row | None = None
 
     def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
         """Takes the sockets of the one slot there is."""
@@ -68,11 +71,13 @@ class WorkerPost(Post):
         listeners: Sequence[socket.socket],
         channel: socket.socket,
         requests_max: int | None,
+        row: Row | None = None,
     ) -> None:
-        """Takes the worker's end of the channel."""
+        """Takes the worker's end of the channel, and its row of the board."""
         self.listeners = listeners
         self.channel = channel
         self.requests_max = requests_max
+        self.row = row
 
     def announce(self) -> None:
         """Tells the master that it serves."""
