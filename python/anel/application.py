@@ -425,7 +425,7 @@ class Application(RouteShortcuts):
             reactor=reactor,
             limits=chosen or None,
             automatic_methods=self._automatic_methods,
-            row=post.row.counted if post.row is not None else None,
+            row=post.row.counted,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)

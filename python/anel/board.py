@@ -79,6 +79,9 @@ class _Head(enum.IntEnum):
     SLOTS = enum.auto()
 
 
+# The number of rows that are on no board.
+_UNSEEN = -1
+
 # A multiple of a cache line, so that what workers write is not in the master's.
 _HEAD = 16
 _PAST = _HEAD
@@ -154,6 +157,11 @@ class Row:
         self.cells = cells
         self.is_counted = is_counted
 
+    @classmethod
+    def unseen(cls) -> Row:
+        """A row that is on no board, for who writes it all the same."""
+        return cls(_UNSEEN, memoryview(bytearray(_WIDTH * _BYTES)).cast("Q"), is_counted=False)
+
     @property
     def counted(self) -> memoryview | None:
         """The part that the core writes; None when it is to count for itself alone."""
@@ -195,10 +203,10 @@ class Board:
         """How many workers there should be."""
         self._cells[_Head.WANTED] = workers
 
-    def enter(self, slot: int) -> Row | None:
-        """A row for a worker that is about to be started; None when none is free."""
+    def enter(self, slot: int) -> Row:
+        """A row for a worker that is about to be started; an unseen one when none is free."""
         if not self._free:
-            return None
+            return Row.unseen()
         cells, number = self._cells, self._free.pop()
         row = _row(cells, _LIVE, number)
         cells[_Head.VERSION] += 1
@@ -213,6 +221,8 @@ class Board:
 
     def leave(self, row: Row, *, died: bool) -> None:
         """Its worker has ended, or could not be started: its totals stay with its slot."""
+        if row.number == _UNSEEN:
+            return
         cells = row.cells
         past = _row(self._cells, _PAST, cells[Column.OWNER] - 1)
         self._cells[_Head.VERSION] += 1

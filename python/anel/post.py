@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from anel.board import Row
 from anel.listener import Listeners
 from anel.systemd import Notifier
+from anel.telling import say
 
 
 class Word(bytes, enum.Enum):
@@ -36,23 +37,23 @@ class Post:
     channel: socket.socket | None = None
     # After how many requests it wants to be replaced.
     requests_max: int | None = None
-    # Where it writes down how it does, if anybody is to read it.
-    row: Row | None = None
 
     def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
         """Takes the sockets of the one slot there is."""
         self.listeners: Sequence[socket.socket] = listeners.of(0)
+        # Where it writes down how it does.
+        self.row = Row.unseen()
         self._all = listeners
         self._notifier = notifier
 
     def announce(self) -> None:
         """It serves, and a signal would drain: whoever waits for this may send one."""
-        print(f"Accepting connections on {self._all.addresses()}", flush=True)
+        say(f"Accepting connections on {self._all.addresses()}")
         self._notifier.ready()
 
     def note_stop(self) -> None:
         """Somebody told it to stop."""
-        print("Termination request received", flush=True)
+        say("Termination request received")
         self._notifier.stopping()
         self._all.refuse_more()
 
@@ -71,7 +72,7 @@ class WorkerPost(Post):
         listeners: Sequence[socket.socket],
         channel: socket.socket,
         requests_max: int | None,
-        row: Row | None = None,
+        row: Row,
     ) -> None:
         """Takes the worker's end of the channel, and its row of the board."""
         self.listeners = listeners
@@ -81,16 +82,16 @@ class WorkerPost(Post):
 
     def announce(self) -> None:
         """Tells the master that it serves."""
-        self._say(Word.SERVING)
+        self._send(Word.SERVING)
 
     def note_stop(self) -> None:
         """The master knows: it passed the signal on."""
 
     def note_spent(self) -> None:
         """Asks the master to be replaced."""
-        self._say(Word.SPENT)
+        self._send(Word.SPENT)
 
-    def _say(self, word: Word) -> None:
+    def _send(self, word: Word) -> None:
         assert self.channel is not None
         try:
             self.channel.send(word.value)
