@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from anel import privileges
+from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
@@ -74,7 +75,7 @@ class Launch:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
-    def companions(self) -> Sequence[Companion]:
+    def companions(self, board: Board) -> Sequence[Companion]:  # noqa: ARG002
         """The processes beside the workers that the options ask for. They open what they need."""
         return ()
 
@@ -102,21 +103,27 @@ class Launch:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
+        board = Board(is_counted=False)
         companions: list[Companion] = []
-        with self._listening(workers, companions) as (listeners, notifier, early):
+
+        def open_beside() -> Sequence[Companion]:
+            companions.extend(self.companions(board))
+            return companions
+
+        with self._listening(workers, open_beside) as (listeners, notifier, early):
             lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            master = Master(listeners, workers, work, notifier, lifetime, companions)
+            master = Master(listeners, workers, work, notifier, lifetime, board, companions)
             code = master.run(early)
         if code != 0:
             raise SystemExit(code)
 
     @contextlib.contextmanager
     def _listening(
-        self, slots: int, companions: list[Companion] | None = None
+        self, slots: int, open_beside: Callable[[], Sequence[Companion]] = tuple
     ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
         """Everything that is done before serving, and undone at its end.
 
-        The companions are put into the list, if there is one.
+        `open_beside` opens what companions need, which may take privileges, too.
         """
         with contextlib.ExitStack() as stack:
             # First: whoever sees the port open may tell the server to stop.
@@ -126,11 +133,8 @@ class Launch:
                 notifier = Notifier()
                 listeners = self._listen(slots)
                 stack.callback(listeners.close)
-                if companions is not None:
-                    # They may have something to open that takes privileges, too.
-                    companions += self.companions()
-                    for companion in companions:
-                        stack.callback(companion.shed)
+                for companion in open_beside():
+                    stack.callback(companion.shed)
                 stack.enter_context(pid_file(self.pidfile))
                 if identity is not None:
                     identity.assume()
