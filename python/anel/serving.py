@@ -189,8 +189,8 @@ class Serving:
     def _wind_down(self) -> None:
         if self._is_serving and not self._is_winding_down and not self._is_draining:
             self._is_winding_down = True
-            # Who is in the queue of its listeners is the successor's.
             self._worker.wind_down()
+            self._close_listeners()
             self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
 
     def _count(self, requests_max: int) -> None:
@@ -267,13 +267,18 @@ class Serving:
             # The worker hears of it in its next turn; until then it may use the descriptor.
             self._loop.call_soon(self._close_listeners)
             return
+        if not self._is_winding_down:
+            self._take_queued()
+        # Otherwise who is in the queue is the successor's, to whom the sockets belong, too.
+        shut(self._post.listeners)
+        self._is_closed = True
+
+    def _take_queued(self) -> None:
+        """Takes those who came since the last accept was cancelled: closing would reset them."""
         for listener in self._post.listeners:
-            # Who came since the last accept was cancelled: closing would reset these connections.
             for accepted in take_queued(listener):
                 self._worker.adopt(accepted.fileno())
                 accepted.detach()
-        shut(self._post.listeners)
-        self._is_closed = True
 
     def _check_drain(self) -> None:
         if not self._is_serving:
