@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,8 +143,9 @@ def _take_over(told: dict[str, Any]) -> None:
         return
     listeners = [_inherited(number) for number in told["listeners"]]
     take(WorkerPost(listeners, _inherited(told["channel"]), told["requests_max"]))
-    # Until now it was ignored, which programs that handlers start would inherit.
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    if threading.current_thread() is threading.main_thread():
+        # Until now it was ignored, which programs that handlers start would inherit.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
 
 def _inherited(number: int) -> socket.socket:

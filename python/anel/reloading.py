@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from anel.companions import Companion, Orders
 from anel.selection import Selection
@@ -39,11 +39,16 @@ class Watcher(Companion):
     def shed(self) -> None:
         """It has opened nothing."""
 
-    def prepare(self) -> None:
-        """Has this process, a new worker, import what the files say now."""
-        self._watch.remove_bytecode()
-        # What the master has found in a folder is what there was at the start.
-        importlib.invalidate_caches()
+    def before(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The work of a new worker, which imports what the files say by then."""
+
+        def renewed() -> None:
+            self._watch.remove_bytecode()
+            # What the master has found in a folder is what there was at the start.
+            importlib.invalidate_caches()
+            work()
+
+        return renewed
 
 
 def usual_folders(start: str, source: str | None) -> Sequence[str]:

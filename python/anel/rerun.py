@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from anel.exceptions import ConfigError
 from anel.failures import EXIT_SETUP, leave
-from anel.post import WorkerPost
+from anel.post import WorkerPost, current
 
 # The folder in which the program was started, before it went anywhere else; "" if it has gone.
 START = ""
@@ -40,8 +40,10 @@ def source() -> str | None:
     return getattr(sys.modules.get("__main__"), "__file__", None)
 
 
-def run_again(post: WorkerPost) -> NoReturn:
+def run_again() -> NoReturn:
     """Has this process, a worker, be a new interpreter that runs the program at the same post."""
+    post = current()
+    assert isinstance(post, WorkerPost)
     environment = {**os.environ, **post.hand_over()}
     # A handler does not outlive this, and without one Ctrl-C would end the worker in the middle of
     # its imports. It is the master's to act on.
