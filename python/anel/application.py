@@ -327,6 +327,10 @@ class Application(RouteShortcuts):
         pidfile: str | None = None,
         max_requests: int | None = None,
         max_requests_jitter: int | None = None,
+        reload_dir: Sequence[str] = (),
+        reload_include: Sequence[str] = (),
+        reload_exclude: Sequence[str] = (),
+        reload_delay: float | None = None,
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
@@ -336,6 +340,12 @@ class Application(RouteShortcuts):
         request is lost when one is replaced. `uds` is the path of a Unix socket to listen on, `fd`
         a descriptor that somebody else has opened; sockets that systemd hands over go before host
         and port. `pidfile` has the number of this process in it meanwhile.
+
+        `reload` runs the program again, from its first line, in a worker, and once more whenever a
+        Python file below the working directory or the program's folder changes: `reload_dir` names
+        other folders, `reload_include` and `reload_exclude` have patterns of file names, and files
+        must stay as they are for `reload_delay` seconds (0.1). A program that fails before it gets
+        here leaves the last one serving, if there is one, until the next change.
 
         `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
         decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
@@ -353,8 +363,6 @@ class Application(RouteShortcuts):
         overridden = script.overrides()
         reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
         loop = overridden.get("loop", loop)
-        if reload:
-            raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
         wanted = {
             "host": host,
             "port": port,
@@ -367,6 +375,11 @@ class Application(RouteShortcuts):
             "pidfile": pidfile,
             "max_requests": max_requests,
             "max_requests_jitter": max_requests_jitter,
+            "reload": reload,
+            "reload_dir": reload_dir,
+            "reload_include": reload_include,
+            "reload_exclude": reload_exclude,
+            "reload_delay": reload_delay,
         }
         launch = Launch(**{name: overridden.get(name, value) for name, value in wanted.items()})
         reactor = _reactor(reactor)
@@ -387,7 +400,7 @@ class Application(RouteShortcuts):
             return
         if self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
-        if launch.forks:
+        if launch.forks and not launch.reload:
             raise ConfigError(
                 "app.loop was used before run(), but every worker has a loop of its own: use it in"
                 " app.on_startup, or do without workers"

@@ -22,7 +22,7 @@ from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.launch import Launch
-from anel.loading import load
+from anel.loading import load, place_of
 from anel.loops import LOOPS, preferring, require
 from anel.proxies import PROXY_HEADERS
 
@@ -144,6 +144,11 @@ class _EndsAtScript(click.Command):
     type=click.IntRange(0),
     help="And up to so many more, at random for each.",
 )
+@click.option("--reload", is_flag=True, help="Reload when a Python file changes.")
+@click.option("--reload-dir", multiple=True, metavar="PATH", help="A folder to watch instead.")
+@click.option("--reload-include", multiple=True, metavar="PATTERN", help="Other files to watch.")
+@click.option("--reload-exclude", multiple=True, metavar="PATTERN", help="What not to watch.")
+@click.option("--reload-delay", type=float, metavar="SECONDS", help="How long nothing may change.")
 @click.option("--pidfile", metavar="PATH", help="Has the number of the server's process in it.")
 @click.option(
     "--reactor",
@@ -213,7 +218,7 @@ def run(
         launch = Launch(**wanted)
         if launch.forks:
             # Every worker loads the application by itself: the next one finds it as it is then.
-            launch.fork(lambda: _serve(_load(app), **parameters))
+            launch.fork(lambda: _serve(_load(app), **parameters), place_of(app))
             return
     except ConfigError as error:
         leave(EXIT_SETUP, str(error))

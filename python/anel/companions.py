@@ -27,8 +27,15 @@ _MESSAGE_BYTES_MAX = 65536
 class Orders(Protocol):
     """What a companion may have the master do."""
 
+    @property
+    def awaits_change(self) -> bool:
+        """Whether a worker could not start, so that nothing happens until it is told to reload."""
+
     def reload(self) -> None:
         """Replaces all workers, one slot after the other."""
+
+    def reload_at_once(self) -> None:
+        """The same for workers that serve what is out of date: nobody starts or lingers for it."""
 
     def stop(self) -> None:
         """Ends the server: the first call drains, the second ends at once."""

@@ -39,11 +39,19 @@ class Child:
     # When it is killed; None as long as it is to live.
     kill_at: float | None = None
     was_killed: bool = False
+    # Whether it was told to end, and so may be ended by just that.
+    was_told: bool = False
 
     def send_signal(self, number: int) -> None:
         """Sends a signal."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def tell_to_end(self, seconds: float) -> None:
+        """Has it end by itself, within so many seconds."""
+        self.was_told = True
+        self.end_within(seconds)
+        self.send_signal(signal.SIGTERM)
 
     def end_within(self, seconds: float) -> None:
         """Sets the time at which it is killed."""

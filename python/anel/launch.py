@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from anel import privileges
+from anel import privileges, rerun
 from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
@@ -22,9 +22,12 @@ from anel.listener import Listeners, Place
 from anel.master import Master
 from anel.pid_file import pid_file
 from anel.post import Post, current
+from anel.reloading import Watcher, usual_folders
+from anel.selection import Pattern, Selection
 from anel.serving import early_signals
 from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
+from anel.watch import DELAY_S, DELAY_S_MAX
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -45,6 +48,13 @@ class Launch:
     pidfile: str | None = None
     user: str | int | None = None
     group: str | int | None = None
+    reload: bool = False
+    # None of these: what is usual.
+    reload_dir: Sequence[str] = ()
+    reload_include: Sequence[str] = ()
+    reload_exclude: Sequence[str] = ()
+    # In seconds.
+    reload_delay: float | None = None
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
@@ -62,13 +72,14 @@ class Launch:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
+        self._check_reload()
 
     @property
     def workers(self) -> int | None:
         """How many workers a master has; None where none is needed."""
         if self.worker_num is not None:
             return worker_count(self.worker_num)
-        return None if self.max_requests is None else 1
+        return None if self.max_requests is None and not self.reload else 1
 
     @property
     def forks(self) -> bool:
@@ -89,30 +100,48 @@ class Launch:
         if post is not None:
             with early_signals(post.signals) as early:
                 work(post, early)
+        elif self.forks and self.reload:
+            # What the program has done before this would be done no more, whatever it says now.
+            rerun.check()
+            self.fork(rerun.run_again, rerun.source())
         elif self.forks:
             self.fork(lambda: self.serve(work))
         else:
             with self._listening(1) as (listeners, notifier, early):
                 work(Post(listeners, notifier), early)
 
-    def fork(self, work: Callable[[], None]) -> None:
+    def fork(self, work: Callable[[], None], source: str | None = None) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
-        Ends the process as `serve` does, and with 1 when a worker did not end as it was told to.
+        `source` is the application's file or folder, which a reload watches if nothing else is
+        named. Ends the process as `serve` does, and with 1 when a worker did not end as it was told
+        to.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
         board = Board(is_counted=False)
         companions: list[Companion] = []
+        if self.reload:
+            watcher = self._watcher(source)
+            companions.append(watcher)
+            work = watcher.before(work)
 
         def open_beside() -> Sequence[Companion]:
             companions.extend(self.companions(board))
             return companions
 
         with self._listening(workers, open_beside) as (listeners, notifier, early):
-            lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            master = Master(listeners, workers, work, notifier, lifetime, board, companions)
+            master = Master(
+                listeners,
+                workers,
+                work,
+                notifier,
+                Lifetime(self.max_requests, self.max_requests_jitter or 0),
+                board,
+                companions,
+                is_edited=self.reload,
+            )
             code = master.run(early)
         if code != 0:
             raise SystemExit(code)
@@ -141,6 +170,33 @@ class Launch:
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
             yield listeners, notifier, early
+
+    def _watcher(self, source: str | None) -> Watcher:
+        folders = self.reload_dir or usual_folders(rerun.START, source)
+        selection = Selection(folders, self.reload_include, self.reload_exclude)
+        return Watcher(selection, DELAY_S if self.reload_delay is None else self.reload_delay)
+
+    def _check_reload(self) -> None:
+        if not isinstance(self.reload, bool):
+            raise ConfigError(f"reload must be True or False, not {self.reload!r}")
+        for name in ("reload_dir", "reload_include", "reload_exclude"):
+            texts = getattr(self, name)
+            is_list = isinstance(texts, Sequence) and not isinstance(texts, str)
+            if not is_list or not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"{name} must be a list of str, not {texts!r}")
+        for name in ("reload_include", "reload_exclude"):
+            for text in getattr(self, name):
+                Pattern.parse(text)
+        delay_s = self.reload_delay
+        is_number = isinstance(delay_s, int | float) and not isinstance(delay_s, bool)
+        if delay_s is not None and not (is_number and 0 <= delay_s <= DELAY_S_MAX):
+            raise ConfigError(
+                f"reload_delay must be seconds up to {DELAY_S_MAX:.0f}, not {delay_s!r}"
+            )
+        if not self.reload:
+            for name in ("reload_dir", "reload_include", "reload_exclude", "reload_delay"):
+                if getattr(self, name) not in ((), [], None):
+                    raise ConfigError(f"{name} needs reload")
 
     def _listen(self, slots: int) -> Listeners:
         given: tuple[int, ...] = () if self.fd is None else (self.fd,)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -44,6 +45,22 @@ def load(spec: str) -> object:
                 module_name, _, attribute = module_name.rpartition(".")
             module = _import_module(module_name, spec)
     return _find(module, attribute, spec)
+
+
+def place_of(spec: str) -> str | None:
+    """The file or the package's folder of what `spec` names, without importing any of it.
+
+    None for what is not found, or comes from nowhere on the disk.
+    """
+    name = spec.partition(":")[0]
+    if name.endswith(".py") or "/" in name:
+        return name
+    path = [os.getcwd(), *sys.path]
+    found = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], path)
+    if found is None:
+        return None
+    folders = list(found.submodule_search_locations or ())
+    return folders[0] if folders else found.origin
 
 
 @contextlib.contextmanager

@@ -54,10 +54,14 @@ class Master:
         lifetime: Lifetime,
         board: Board,
         companions: Sequence[Companion] = (),
+        *,
+        is_edited: bool = False,
     ) -> None:
         """Takes the sockets of all slots, and what a worker does once it has its post.
 
-        The board tells others how the server does.
+        The board tells others how the server does. Of an application that is being edited nobody
+        wants to see the last version for long, and what cannot start may do so after the next save:
+        the master waits for it, whoever serves.
         """
         self._listeners = listeners
         self._work = work
@@ -70,6 +74,8 @@ class Master:
         self._to_roll: list[Slot] = []
         self._rolls_again = False
         self._has_served = False
+        self._is_edited = is_edited
+        self._awaits_change = False
         self._stops = 0
         self._code = 0
 
@@ -102,15 +108,35 @@ class Master:
 
     # What may be asked of it, by a signal or a companion.
 
+    @property
+    def awaits_change(self) -> bool:
+        """Whether a worker could not start, and nobody tries again before the next reload."""
+        return self._awaits_change
+
     def reload(self) -> None:
         """Replaces all workers, one slot after the other, by new ones that find what is there."""
         if self._stops:
             return
         say("Reload request received")
-        if self._to_roll or not self._has_served:
+        if self._is_edited:
+            self.reload_at_once()
+        elif self._to_roll or not self._has_served:
             self._rolls_again = True
         else:
             self._roll()
+
+    def reload_at_once(self) -> None:
+        """The same, and who is about to start begins anew."""
+        if self._stops:
+            return
+        self._awaits_change = False
+        for slot in self._slots:
+            if (given_up := slot.give_up()) is not None:
+                given_up.tell_to_end(_AT_ONCE_S)
+        if self._has_served:
+            self._roll()
+        else:
+            self._slots[0].start_at = 0.0
 
     def stop(self) -> None:
         """Ends the server: the first call drains, the second ends at once, the third kills."""
@@ -151,7 +177,7 @@ class Master:
         return ((slot, worker) for slot in self._slots for worker in slot.workers())
 
     def _next_due(self) -> float | None:
-        starts = (slot.start_at for slot in self._slots if slot.is_free() and not self._stops)
+        starts = (slot.start_at for slot in self._slots if self._may_start(slot))
         kills = (worker.kill_at for _, worker in self._workers())
         all_due = (*starts, *kills, *self._companions.due())
         return min((at for at in all_due if at is not None), default=None)
@@ -173,6 +199,7 @@ class Master:
     # What follows from it.
 
     def _on_serving(self, slot: Slot, worker: Child) -> None:
+        self._awaits_change = False
         slot.starting, before, slot.serving = None, slot.serving, worker
         worker.row.note_state(State.SERVING)
         if before is not None:
@@ -196,8 +223,9 @@ class Master:
         slot.leaving.append(worker)
         worker.row.note_state(State.DRAINING)
         worker.end_within(ENDING_S)
+        word = Word.OUTDATED if self._is_edited else Word.REPLACED
         with contextlib.suppress(OSError):
-            worker.channel.send(Word.REPLACED.value)
+            worker.channel.send(word.value)
 
     def _roll(self) -> None:
         self._rolls_again = False
@@ -223,8 +251,7 @@ class Master:
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
         for _, worker in self._workers():
-            worker.end_within(seconds)
-            worker.send_signal(signal.SIGTERM)
+            worker.tell_to_end(seconds)
 
     def _fail(self) -> None:
         """Ends the server because a worker cannot start."""
@@ -261,6 +288,9 @@ class Master:
         # With this code the worker itself has said what is wrong.
         if code != EXIT_SETUP:
             complain(f"anel: a worker {ending(code) or 'ended'} before it served")
+        if self._is_edited:
+            self._await_change()
+            return
         if not self._has_served or all(other.serving is None for other in self._slots):
             self._fail()
             return
@@ -271,6 +301,16 @@ class Master:
             self._notifier.ready()
             return
         slot.start_at = time.monotonic() + slot.back_off.pause_s(0.0)
+
+    def _await_change(self) -> None:
+        """Leaves things as they are until the next save, which may mend them."""
+        self._awaits_change = True
+        self._to_roll, self._rolls_again = [], False
+        is_served = any(slot.serving is not None for slot in self._slots)
+        before = "the last version goes on; " if is_served else ""
+        complain(f"anel: {before}waiting for a file to change")
+        if self._has_served:
+            self._notifier.ready()
 
     def _on_death(self, slot: Slot, worker: Child, code: int) -> None:
         if self._stops:
@@ -285,7 +325,7 @@ class Master:
         """Somebody has ended who was told to. What went wrong is the server's failure, too."""
         if worker.was_killed:
             complain(f"anel: worker {worker.pid} did not end in time")
-        elif self._stops and code == -signal.SIGTERM:
+        elif worker.was_told and code == -signal.SIGTERM:
             # It had nothing left to do but to leave.
             return
         else:
@@ -298,11 +338,16 @@ class Master:
     def _start_due(self) -> None:
         self._companions.start_due(self._shed_all)
         for slot in self._slots:
-            if self._stops or slot.start_at is None or not slot.is_free():
+            if slot.start_at is None or not self._may_start(slot):
                 continue
             if slot.start_at <= time.monotonic():
                 slot.start_at = None
                 slot.starting = self._start(slot)
+
+    def _may_start(self, slot: Slot) -> bool:
+        """Whether a worker that is due is let begin."""
+        is_free = slot.starting is None if self._is_edited else slot.is_free()
+        return is_free and not self._stops
 
     def _kill_due(self) -> None:
         self._companions.kill_due()

@@ -8,9 +8,13 @@ nothing of the application.
 from __future__ import annotations
 
 import enum
+import json
+import os
 import signal
 import socket
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from anel.board import Row
 from anel.listener import Listeners
@@ -24,8 +28,13 @@ class Word(bytes, enum.Enum):
     # Of the worker: it serves; it has served as many requests as it should.
     SERVING = b"s"
     SPENT = b"m"
-    # Of the master: another one serves in your place.
+    # Of the master: another one serves in your place; and what you serve is out of date.
     REPLACED = b"r"
+    OUTDATED = b"o"
+
+
+# Where a program that is run again in the same process finds its post.
+_VARIABLE = "_ANEL_POST"
 
 
 class Post:
@@ -91,6 +100,23 @@ class WorkerPost(Post):
         """Asks the master to be replaced."""
         self._send(Word.SPENT)
 
+    def hand_over(self) -> dict[str, str]:
+        """What the environment of the program that this process executes next has to say.
+
+        The descriptors stay open for it.
+        """
+        assert self.channel is not None
+        for one in (*self.listeners, self.channel):
+            one.set_inheritable(True)
+        told = {
+            # Programs that it starts inherit the variable, but not the post.
+            "pid": os.getpid(),
+            "listeners": [listener.fileno() for listener in self.listeners],
+            "channel": self.channel.fileno(),
+            "requests_max": self.requests_max,
+        }
+        return {_VARIABLE: json.dumps(told)}
+
     def _send(self, word: Word) -> None:
         assert self.channel is not None
         try:
@@ -104,7 +130,9 @@ _current: Post | None = None
 
 
 def current() -> Post | None:
-    """The post of this process, once it was forked to be a worker."""
+    """The post of this process, if it was forked to be a worker."""
+    if _current is None and (told := os.environ.pop(_VARIABLE, None)) is not None:
+        _take_over(json.loads(told))
     return _current
 
 
@@ -112,3 +140,23 @@ def take(post: Post) -> None:
     """From now on this process is a worker."""
     global _current
     _current = post
+
+
+def _take_over(told: dict[str, Any]) -> None:
+    """Takes the post that this process had before it ran this program."""
+    if told["pid"] != os.getpid():
+        return
+    listeners = [_inherited(number) for number in told["listeners"]]
+    channel, requests_max = _inherited(told["channel"]), told["requests_max"]
+    # The board is in memory, which is another one since.
+    take(WorkerPost(listeners, channel, requests_max, Row.unseen()))
+    if threading.current_thread() is threading.main_thread():
+        # Until now it was ignored, which programs that handlers start would inherit.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+
+
+def _inherited(number: int) -> socket.socket:
+    found = socket.socket(fileno=number)
+    found.set_inheritable(False)
+    found.setblocking(False)
+    return found

@@ -42,6 +42,9 @@ _PROGRESS = ("completions_total", "requests_total", "connections_open")
 # are told that it was the last one.
 _WIND_DOWN_S = 1.0
 
+# The same once what this worker serves is out of date: whoever has changed it waits for the next.
+_OUTDATED_DEADLINE_S = 2.0
+
 # There is traffic when a request comes within this time. Clients on a busy machine pause for tens
 # of milliseconds; people do not see that a drain begins so late.
 _LULL_S = 0.1
@@ -193,6 +196,17 @@ class Serving:
             self._close_listeners()
             self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
 
+    def _give_way(self) -> None:
+        """Drains at once: nobody is to be served by what is out of date, and no save is a story."""
+        if self._is_serving and not self._is_draining:
+            self._is_winding_down = True
+            # Who comes now is the successor's.
+            self._worker.wind_down()
+            self._drain = Drain(
+                self._loop, self._worker, deadline_s=_OUTDATED_DEADLINE_S, is_story=False
+            )
+            self._begin_drain()
+
     def _count(self, requests_max: int) -> None:
         if not self._is_serving:
             return
@@ -309,6 +323,8 @@ class Serving:
             # Nobody is left who would start another worker, or stop this one.
             self._loop.remove_reader(channel)
             self.stop()
+        elif Word.OUTDATED.value in words:
+            self._give_way()
         elif Word.REPLACED.value in words:
             self._wind_down()
 
@@ -351,25 +367,34 @@ class Serving:
 class Drain:
     """A drain as it is told on stdout, in Japronto's words."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Drainable) -> None:
-        """Takes the loop whose clock counts."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        worker: Drainable,
+        *,
+        deadline_s: float = DRAIN_DEADLINE_S,
+        is_story: bool = True,
+    ) -> None:
+        """Takes the loop whose clock counts. Without a story only what is lost is told."""
         self._loop = loop
         self._worker = worker
+        self._deadline_s = deadline_s
+        self._tell = say if is_story else _say_nothing
         self._until: float | None = None
-        self._seconds_left = math.ceil(DRAIN_DEADLINE_S)
+        self._seconds_left = math.ceil(deadline_s)
         self._busy = 0
 
     def begin(self) -> None:
         """Tells the worker to drain."""
         idle, self._busy = self._worker.connections()
         if idle or self._busy:
-            say("Draining connections...")
+            self._tell("Draining connections...")
         if idle:
-            say(f"{idle} idle connections closed immediately")
+            self._tell(f"{idle} idle connections closed immediately")
         if self._busy:
-            say(f"{self._busy} connections busy, read-end closed")
-        self._worker.drain(DRAIN_DEADLINE_S)
-        self._until = self._loop.time() + DRAIN_DEADLINE_S
+            self._tell(f"{self._busy} connections busy, read-end closed")
+        self._worker.drain(self._deadline_s)
+        self._until = self._loop.time() + self._deadline_s
 
     def report(self) -> None:
         """Tells once a second what is left."""
@@ -381,7 +406,7 @@ class Drain:
             # At the deadline the worker may have come first; those that it ended were busy before.
             say(f"Forcefully killing {busy or self._busy} connections")
         elif seconds < self._seconds_left and busy:
-            say(f"{seconds} seconds remaining, {busy} connections still busy")
+            self._tell(f"{seconds} seconds remaining, {busy} connections still busy")
         self._seconds_left = seconds
         self._busy = busy
 
@@ -425,6 +450,10 @@ class _Life:
     def _wait(self, *others: asyncio.Future[None]) -> None:
         either = asyncio.wait((self._task, *others), return_when=asyncio.FIRST_COMPLETED)
         self._loop.run_until_complete(either)
+
+
+def _say_nothing(_line: str) -> None:
+    """What nobody wants to hear."""
 
 
 def _nothing() -> None:

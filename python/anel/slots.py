@@ -35,6 +35,13 @@ class Slot:
         """Whether another worker may be started: two at a time are enough."""
         return self.starting is None and not self.leaving
 
+    def give_up(self) -> Child | None:
+        """Has whoever is to serve next be among those that leave. None: nobody is on the way."""
+        given_up, self.starting, self.start_at = self.starting, None, None
+        if given_up is not None:
+            self.leaving.append(given_up)
+        return given_up
+
     def wants_worker(self) -> bool:
         """Whether nobody is on the way who would serve next."""
         return self.starting is None and self.start_at is None
