@@ -26,7 +26,7 @@ from anel.selection import Pattern, Selection
 from anel.serving import early_signals
 from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
-from anel.watch import DELAY_S, DELAY_S_MAX
+from anel.watch import DELAY_S, DELAY_S_MAX, Watch
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -113,7 +113,8 @@ class Launch:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         `source` is the application's file or folder, which a reload watches if nothing else is
-        named. Ends the process as `serve` does, and with 1 when a worker did not end as it was told to.
+        named. Ends the process as `serve` does, and with 1 when a worker did not end as it was told
+        to.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
@@ -162,7 +163,8 @@ class Launch:
     def _watcher(self, source: str | None) -> Watcher:
         folders = self.reload_dir or usual_folders(rerun.START, source)
         selection = Selection(folders, self.reload_include, self.reload_exclude)
-        return Watcher(selection, DELAY_S if self.reload_delay is None else self.reload_delay)
+        delay_s = DELAY_S if self.reload_delay is None else self.reload_delay
+        return Watcher(Watch(selection, delay_s, rerun.START))
 
     def _check_reload(self) -> None:
         if not isinstance(self.reload, bool):
