@@ -438,6 +438,7 @@ class Application(RouteShortcuts):
             reactor=reactor,
             limits=chosen or None,
             automatic_methods=self._automatic_methods,
+            row=post.row.counted,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)

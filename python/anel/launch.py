@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from anel import privileges, rerun
+from anel.affinity import OFF, Affinity, affinity, parse
+from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
@@ -22,9 +24,9 @@ from anel.master import Master
 from anel.pid_file import pid_file
 from anel.post import Post, current
 from anel.reloading import Watcher, usual_folders
+from anel.rules import GRACEFUL_S, Lifetime, Rules
 from anel.selection import Pattern, Selection
 from anel.serving import early_signals
-from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
 from anel.watch import DELAY_S, DELAY_S_MAX, Watch
 
@@ -45,6 +47,13 @@ class Launch:
     max_requests: int | None = None
     max_requests_jitter: int | None = None
     pidfile: str | None = None
+    # How long open requests may take once the server is to end.
+    graceful_timeout_ms: int = round(GRACEFUL_S * 1000)
+    # How long it goes on before that.
+    shutdown_delay_ms: int = 0
+    # After how long a worker that does not come round is replaced; 0 is never.
+    heartbeat_timeout_ms: int = 0
+    affinity: str = OFF
     user: str | int | None = None
     group: str | int | None = None
     reload: bool = False
@@ -67,6 +76,7 @@ class Launch:
             is_number = isinstance(number, int) and not isinstance(number, bool)
             if number is not None and not (is_number and least <= number <= _REQUESTS_MAX):
                 raise ConfigError(f"{name} must be a number from {least}, not {number!r}")
+        parse(self.affinity)
         if self.max_requests_jitter and self.max_requests is None:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
@@ -78,14 +88,20 @@ class Launch:
         """How many workers a master has; None where none is needed."""
         if self.worker_num is not None:
             return worker_count(self.worker_num)
-        return None if self.max_requests is None and not self.reload else 1
+        needs_master = (
+            self.max_requests,
+            self.shutdown_delay_ms,
+            self.heartbeat_timeout_ms,
+            self.reload,
+        )
+        return 1 if any(needs_master) else None
 
     @property
     def forks(self) -> bool:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
-    def companions(self) -> Sequence[Companion]:
+    def companions(self, board: Board) -> Sequence[Companion]:  # noqa: ARG002
         """The processes beside the workers that the options ask for. They open what they need."""
         return ()
 
@@ -106,8 +122,10 @@ class Launch:
         elif self.forks:
             self.fork(lambda: self.serve(work))
         else:
-            with self._listening(1) as (listeners, notifier, early):
-                work(Post(listeners, notifier), early)
+            pinned = self._affinity()
+            with self._listening(None) as (listeners, notifier, early):
+                pinned.pin(0)
+                work(Post(listeners, notifier, self.graceful_timeout_ms / 1000), early)
 
     def fork(self, work: Callable[[], None], source: str | None = None) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
@@ -119,26 +137,44 @@ class Launch:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
-        watcher = self._watcher(source) if self.reload else None
-        companions: list[Companion] = [] if watcher is None else [watcher]
-        if watcher is not None:
+        rules = Rules(
+            Lifetime(self.max_requests, self.max_requests_jitter or 0),
+            graceful_s=self.graceful_timeout_ms / 1000,
+            shutdown_delay_s=self.shutdown_delay_ms / 1000,
+            heartbeat_s=self.heartbeat_timeout_ms / 1000 or None,
+            affinity=self._affinity(),
+            is_edited=self.reload,
+        )
+        board = Board(is_counted=False)
+        companions: list[Companion] = []
+        if self.reload:
+            watcher = self._watcher(source)
+            companions.append(watcher)
             work = watcher.before(work)
-        with self._listening(workers, companions) as (listeners, notifier, early):
-            lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            master = Master(
-                listeners, workers, work, notifier, lifetime, companions, is_edited=self.reload
-            )
+
+        def open_beside() -> Sequence[Companion]:
+            companions.extend(self.companions(board))
+            return companions
+
+        with self._listening(workers, open_beside) as (listeners, notifier, early):
+            master = Master(listeners, workers, work, notifier, rules, board, companions)
             code = master.run(early)
         if code != 0:
             raise SystemExit(code)
 
+    def _affinity(self) -> Affinity:
+        try:
+            return affinity(self.affinity)
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
+
     @contextlib.contextmanager
     def _listening(
-        self, slots: int, companions: list[Companion] | None = None
+        self, slots: int | None, open_beside: Callable[[], Sequence[Companion]] = tuple
     ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
         """Everything that is done before serving, and undone at its end.
 
-        The companions are put into the list, if there is one.
+        `open_beside` opens what companions need, which may take privileges, too.
         """
         with contextlib.ExitStack() as stack:
             # First: whoever sees the port open may tell the server to stop.
@@ -148,11 +184,8 @@ class Launch:
                 notifier = Notifier()
                 listeners = self._listen(slots)
                 stack.callback(listeners.close)
-                if companions is not None:
-                    # They may have something to open that takes privileges, too.
-                    companions += self.companions()
-                    for companion in companions:
-                        stack.callback(companion.shed)
+                for companion in open_beside():
+                    stack.callback(companion.shed)
                 stack.enter_context(pid_file(self.pidfile))
                 if identity is not None:
                     identity.assume()
@@ -188,7 +221,7 @@ class Launch:
                 if getattr(self, name) not in ((), [], None):
                     raise ConfigError(f"{name} needs reload")
 
-    def _listen(self, slots: int) -> Listeners:
+    def _listen(self, slots: int | None) -> Listeners:
         given: tuple[int, ...] = () if self.fd is None else (self.fd,)
         if self.fd is None and self.uds is None:
             given = handed_over()

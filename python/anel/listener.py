@@ -3,8 +3,8 @@
 Owns where a server listens (a port, a path, or descriptors that somebody else opened), the options
 of its sockets, and which of them belong to which worker slot. A port has one socket per slot, with
 SO_REUSEPORT: the kernel spreads connections over them, and the next worker of a slot finds those
-that its predecessor left in the queue. What cannot be opened twice is shared by all slots. Knows
-nothing of workers.
+that its predecessor left in the queue. Slots may be added and given up. What cannot be opened twice
+is shared by all slots. Knows nothing of workers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from anel.exceptions import ConfigError
+from anel.steering import steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
 # 5.4).
@@ -65,9 +67,14 @@ class Place:
 class Listeners:
     """The listening sockets of a server, by worker slot. The one who opened them closes them."""
 
-    def __init__(self, place: Place, slots: int = 1) -> None:
-        """Binds and listens; OSError when the kernel refuses."""
+    def __init__(self, place: Place, slots: int | None = None) -> None:
+        """Binds and listens; OSError when the kernel refuses.
+
+        Without `slots` the sockets are for one process alone.
+        """
         self._place = place
+        # How many sockets new connections go to; None for all of them.
+        self._steered: int | None = None
         # Path, device and inode of the socket that is removed at the end.
         self._bound: tuple[str, int, int] | None = None
         self._shared: list[socket.socket] = []
@@ -87,6 +94,38 @@ class Listeners:
     def of(self, slot: int) -> list[socket.socket]:
         """Those that the worker of a slot accepts from."""
         return self._shared or [self._by_slot[slot]]
+
+    def are_shared(self) -> bool:
+        """Whether all slots accept from the same sockets."""
+        return bool(self._shared)
+
+    def add(self, slot: int) -> None:
+        """Opens the sockets of another slot, which is the next one. OSError when it cannot be.
+
+        Whoever opened the others must be allowed to: the kernel shares a port with nobody else.
+        """
+        if self._shared:
+            return
+        assert slot == len(self._by_slot)
+        first = self._by_slot[0]
+        self._open_slot(first.family, first.getsockname())
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptors of the last slot; who is in the queue is others'."""
+        if not self._shared:
+            assert slot == len(self._by_slot) - 1
+            self._by_slot.pop().close()
+
+    def steer(self, slots: int) -> bool:
+        """Has new connections go to the first so many slots alone, as soon as there are more.
+
+        Returns whether they do. Who is on the way to another slot still arrives there.
+        """
+        if self._shared or self._steered == slots:
+            return True
+        is_steered = steer(self._by_slot[0], slots)
+        self._steered = slots if is_steered else None
+        return is_steered
 
     def keep(self, slot: int | None) -> None:
         """Closes those of other slots. For a worker: nobody else would accept from them.
@@ -128,21 +167,34 @@ class Listeners:
                 if [found.st_dev, found.st_ino] == identity:
                     os.unlink(path)
 
-    def _open_port(self, host: str, port: int, slots: int) -> None:
+    def _open_port(self, host: str, port: int, slots: int | None) -> None:
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         family = _family(host)
-        if slots > 1 and port != 0:
+        if slots is None:
+            listener = _new(family)
+            self._by_slot.append(listener)
+            listener.bind((host, port))
+            _listen(listener)
+            return
+        if port != 0:
             # With SO_REUSEPORT a second server would get the port, too, and half the connections.
             with _new(family) as probe:
                 probe.bind((host, port))
-        for _ in range(slots):
-            listener = _new(family)
-            self._by_slot.append(listener)
-            if slots > 1:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind((host, port))
+        self._open_slot(family, (host, port))
+        for _ in range(1, slots):
+            self._open_slot(family, self._by_slot[0].getsockname())
+
+    def _open_slot(self, family: int, address: Any) -> None:
+        listener = _new(family)
+        try:
+            # Also where there is one slot: it may get company.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
             _listen(listener)
-            port = listener.getsockname()[1]
+        except BaseException:
+            listener.close()
+            raise
+        self._by_slot.append(listener)
 
     def _open_path(self, path: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -168,7 +220,7 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
 
 
-def _new(family: socket.AddressFamily) -> socket.socket:
+def _new(family: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     # A restarted server binds although old connections are in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

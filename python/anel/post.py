@@ -7,6 +7,7 @@ nothing of the application.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import os
@@ -16,7 +17,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from anel.board import Row
 from anel.listener import Listeners
+from anel.rules import GRACEFUL_S, Terms
 from anel.systemd import Notifier
 from anel.telling import say
 
@@ -27,9 +30,11 @@ class Word(bytes, enum.Enum):
     # Of the worker: it serves; it has served as many requests as it should.
     SERVING = b"s"
     SPENT = b"m"
-    # Of the master: another one serves in your place; and what you serve is out of date.
+    # Of the master: another one serves in your place; and what you serve is out of date; nobody
+    # will serve in your place, so your sockets are yours to empty.
     REPLACED = b"r"
     OUTDATED = b"o"
+    RETIRED = b"e"
 
 
 # Where a program that is run again in the same process finds its post.
@@ -45,10 +50,18 @@ class Post:
     channel: socket.socket | None = None
     # After how many requests it wants to be replaced.
     requests_max: int | None = None
+    # How often somebody wants to hear that it comes round, in seconds.
+    beat_every_s: float | None = None
 
-    def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
-        """Takes the sockets of the one slot there is."""
+    def __init__(
+        self, listeners: Listeners, notifier: Notifier, graceful_s: float = GRACEFUL_S
+    ) -> None:
+        """Takes the sockets of the one slot there is, and how long requests may take in a drain."""
+        self.graceful_s = graceful_s
+        self.beat_every_s = notifier.beat_every_s
         self.listeners: Sequence[socket.socket] = listeners.of(0)
+        # Where it writes down how it does.
+        self.row = Row.unseen()
         self._all = listeners
         self._notifier = notifier
 
@@ -66,6 +79,10 @@ class Post:
     def note_spent(self) -> None:
         """It has served `requests_max` requests."""
 
+    def beat(self) -> None:
+        """Its loop has come round."""
+        self._notifier.alive()
+
 
 class WorkerPost(Post):
     """The post of a worker, whose master tells the world."""
@@ -77,12 +94,17 @@ class WorkerPost(Post):
         self,
         listeners: Sequence[socket.socket],
         channel: socket.socket,
-        requests_max: int | None,
+        row: Row,
+        terms: Terms,
     ) -> None:
-        """Takes the worker's end of the channel."""
+        """Takes the worker's end of the channel, its row of the board, and how it is to serve."""
+        self.graceful_s = terms.graceful_s
+        self.requests_max = terms.requests_max
+        self.beat_every_s = terms.beat_every_s
+        self._terms = terms
         self.listeners = listeners
         self.channel = channel
-        self.requests_max = requests_max
+        self.row = row
 
     def announce(self) -> None:
         """Tells the master that it serves."""
@@ -94,6 +116,10 @@ class WorkerPost(Post):
     def note_spent(self) -> None:
         """Asks the master to be replaced."""
         self._send(Word.SPENT)
+
+    def beat(self) -> None:
+        """Tells the master, who looks at the row."""
+        self.row.note_beat()
 
     def hand_over(self) -> dict[str, str]:
         """What the environment of the program that this process executes next has to say.
@@ -108,7 +134,7 @@ class WorkerPost(Post):
             "pid": os.getpid(),
             "listeners": [listener.fileno() for listener in self.listeners],
             "channel": self.channel.fileno(),
-            "requests_max": self.requests_max,
+            "terms": dataclasses.asdict(self._terms),
         }
         return {_VARIABLE: json.dumps(told)}
 
@@ -142,7 +168,8 @@ def _take_over(told: dict[str, Any]) -> None:
     if told["pid"] != os.getpid():
         return
     listeners = [_inherited(number) for number in told["listeners"]]
-    take(WorkerPost(listeners, _inherited(told["channel"]), told["requests_max"]))
+    # The board is in memory, which is another one since.
+    take(WorkerPost(listeners, _inherited(told["channel"]), Row.unseen(), Terms(**told["terms"])))
     if threading.current_thread() is threading.main_thread():
         # Until now it was ignored, which programs that handlers start would inherit.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)

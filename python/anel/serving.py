@@ -24,9 +24,6 @@ from anel.listener import shut, take_queued
 from anel.post import Post, Word
 from anel.telling import say
 
-# How long open requests may take once the server was told to stop. Japronto's number.
-DRAIN_DEADLINE_S = 5.0
-
 # How often a drain is checked for its end. Short against human patience, long against a turn.
 _DRAIN_CHECK_S = 0.05
 
@@ -125,7 +122,7 @@ class Serving:
         self._worker = worker
         self._post = post
         self._life = _Life(loop, life) if life is not None else None
-        self._drain = Drain(loop, worker)
+        self._drain = Drain(loop, worker, deadline_s=post.graceful_s)
         self._early = early
         self._is_serving = False
         self._is_winding_down = False
@@ -169,6 +166,8 @@ class Serving:
             self._life.when_ended(self._begin_drain)
         try:
             with attached(self._loop, self._worker):
+                if self._post.beat_every_s is not None:
+                    self._beat(self._post.beat_every_s)
                 self._post.announce()
                 if self._post.requests_max is not None:
                     self._count(self._post.requests_max)
@@ -206,6 +205,16 @@ class Serving:
                 self._loop, self._worker, deadline_s=_OUTDATED_DEADLINE_S, is_story=False
             )
             self._begin_drain()
+
+    def _retire(self) -> None:
+        if self._is_serving and not self._is_winding_down and not self._is_draining:
+            self._is_draining = True
+            self._drain_amid_traffic()
+
+    def _beat(self, every_s: float) -> None:
+        if self._is_serving:
+            self._post.beat()
+            self._loop.call_later(every_s, self._beat, every_s)
 
     def _count(self, requests_max: int) -> None:
         if not self._is_serving:
@@ -327,6 +336,8 @@ class Serving:
             self._give_way()
         elif Word.REPLACED.value in words:
             self._wind_down()
+        elif Word.RETIRED.value in words:
+            self._retire()
 
     @contextlib.contextmanager
     def _orders(self) -> Iterator[None]:
@@ -372,10 +383,13 @@ class Drain:
         loop: asyncio.AbstractEventLoop,
         worker: Drainable,
         *,
-        deadline_s: float = DRAIN_DEADLINE_S,
+        deadline_s: float,
         is_story: bool = True,
     ) -> None:
-        """Takes the loop whose clock counts. Without a story only what is lost is told."""
+        """Takes the loop whose clock counts, and how long open requests may take.
+
+        Without a story only what is lost is told.
+        """
         self._loop = loop
         self._worker = worker
         self._deadline_s = deadline_s

@@ -6,6 +6,7 @@
 
 mod answer;
 mod arguments;
+mod asyncio_view;
 mod context;
 mod coroutine;
 mod dispatch;
@@ -16,6 +17,7 @@ mod factory;
 mod guest;
 mod headers;
 mod lifetime;
+mod measures;
 mod orders;
 mod outcome;
 mod peers;
@@ -27,6 +29,7 @@ mod request;
 mod response;
 mod response_headers;
 mod routes;
+mod row;
 mod settings;
 mod shared;
 mod stream;
@@ -58,6 +61,8 @@ mod _core {
     use super::response::Response;
     #[pymodule_export]
     use super::response_headers::ResponseHeaders;
+    #[pymodule_export]
+    use super::row::row_layout;
     #[pymodule_export]
     use super::settings::default_limits;
     #[pymodule_export]
