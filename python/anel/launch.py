@@ -28,7 +28,7 @@ from anel.rules import GRACEFUL_S, Lifetime, Rules
 from anel.selection import Selection
 from anel.serving import early_signals
 from anel.systemd import Notifier, handed_over
-from anel.watch import DELAY_S
+from anel.watch import DELAY_S, Watch
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -195,7 +195,7 @@ class Launch:
     def _watcher(self, source: str | None) -> Watcher:
         folders = self.reload_dir or usual_folders(rerun.START, source)
         selection = Selection(folders, self.reload_include, self.reload_exclude)
-        return Watcher(selection, self.reload_delay_ms / 1000)
+        return Watcher(Watch(selection, self.reload_delay_ms / 1000, rerun.START))
 
     def _check_reload(self) -> None:
         if not self.reload:

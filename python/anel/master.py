@@ -223,6 +223,8 @@ class Master:
         words = worker.hear(_WORDS_MAX)
         if Word.SERVING.value in words and worker is slot.starting:
             self._on_serving(slot, worker)
+        if Word.LEFT.value in words:
+            self._on_left(slot)
         if Word.SPENT.value in words and worker is slot.serving and slot.wants_worker():
             slot.start_at = time.monotonic()
 
@@ -258,6 +260,17 @@ class Master:
                 self._go_on_rolling()
         elif self._roll.leave_out(slot):
             self._go_on_rolling()
+
+    def _on_left(self, slot: Slot) -> None:
+        """Has the successor look into a queue that somebody has left.
+
+        The kernel wakes one of those who accept from a socket, and that one may just have left.
+        """
+        heirs = self._slots.serving() if self._listeners.are_shared() else [slot.serving]
+        for heir in heirs[:1]:
+            if heir is not None:
+                with contextlib.suppress(OSError):
+                    heir.channel.send(Word.QUEUED.value)
 
     def _parting_word(self) -> Word:
         return Word.OUTDATED if self._rules.is_edited else Word.REPLACED
@@ -334,6 +347,7 @@ class Master:
             else:
                 slot.leaving.remove(worker)
                 self._on_end(worker, code)
+            self._on_left(slot)
         if os.getpid() == 1:
             ours = {worker.pid for _, worker in self._slots.workers()}
             reap_orphans(ours | self._companions.pids())

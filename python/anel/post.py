@@ -27,14 +27,17 @@ from anel.telling import say
 class Word(bytes, enum.Enum):
     """What is said on the channel, a byte a word. Its end means that the other side is gone."""
 
-    # Of the worker: it serves; it has served as many requests as it should.
+    # Of the worker: it serves; it has served as many requests as it should; it accepts nobody more.
     SERVING = b"s"
     SPENT = b"m"
+    LEFT = b"l"
     # Of the master: another one serves in your place; and what you serve is out of date; nobody
     # will serve in your place, so your sockets are yours to empty.
     REPLACED = b"r"
     OUTDATED = b"o"
     RETIRED = b"e"
+    # And: somebody who shared your sockets has left them.
+    QUEUED = b"q"
 
 
 # Where a program that is run again in the same process finds its post.
@@ -79,6 +82,9 @@ class Post:
     def note_spent(self) -> None:
         """It has served `requests_max` requests."""
 
+    def note_left(self) -> None:
+        """It accepts nobody more, and has left its sockets to a successor."""
+
     def beat(self) -> None:
         """Its loop has come round."""
         self._notifier.alive()
@@ -116,6 +122,10 @@ class WorkerPost(Post):
     def note_spent(self) -> None:
         """Asks the master to be replaced."""
         self._send(Word.SPENT)
+
+    def note_left(self) -> None:
+        """Tells the master, so that somebody looks into the queue."""
+        self._send(Word.LEFT)
 
     def beat(self) -> None:
         """Tells the master, who looks at the row."""

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Sequence
 
 from anel.companions import Companion, Orders
-from anel.selection import Selection
 from anel.telling import say
 from anel.watch import Change, Watch
 
@@ -21,9 +20,9 @@ class Watcher(Companion):
 
     name = "file watcher"
 
-    def __init__(self, selection: Selection, delay_s: float) -> None:
-        """Looks at the files for the first time. Raises ConfigError for too many folders."""
-        self._watch = Watch(selection, delay_s)
+    def __init__(self, watch: Watch) -> None:
+        """Takes the watch that every watcher of the server begins with."""
+        self._watch = watch
 
     def run(self, channel: socket.socket) -> None:
         """Tells the master of every change."""
@@ -53,7 +52,8 @@ class Watcher(Companion):
 
 def usual_folders(start: str, source: str | None) -> Sequence[str]:
     """Where the server was started, and the folder of the application's file or package."""
-    if source is None:
-        return (start,)
-    source = os.path.abspath(source)
-    return start, source if os.path.isdir(source) else os.path.dirname(source)
+    folders = [start] if start else []
+    if source is not None:
+        source = os.path.abspath(source)
+        folders.append(source if os.path.isdir(source) else os.path.dirname(source))
+    return folders

@@ -84,6 +84,8 @@ class Selection:
     ) -> None:
         """Raises ConfigError for a folder that is not there and for what is no pattern."""
         self.roots = tuple(dict.fromkeys(map(os.path.abspath, folders)))
+        if not self.roots:
+            raise ConfigError("there is no folder to watch: name one as reload_dir")
         for root in self.roots:
             if not os.path.exists(root):
                 raise ConfigError(f"cannot watch {root!r}: it is not there")
@@ -95,13 +97,12 @@ class Selection:
 
     def scan(self, folders_max: float = float("inf")) -> Found:
         """Looks at the disk. Raises ConfigError for more than so many folders."""
-        found = Found({}, {})
+        found = Found({}, set())
         for root in self.roots:
             if os.path.isdir(root):
                 self._walk(root, found, folders_max)
                 continue
-            folder = os.path.dirname(root)
-            found.folders.setdefault(folder, _inode(folder))
+            found.folders.add(os.path.dirname(root))
             if (stamp := stamp_of(root)) is not None:
                 found.files[root] = stamp
         return found
@@ -117,14 +118,14 @@ class Selection:
         )
 
     def _walk(self, root: str, found: Found, folders_max: float) -> None:
-        pending = [(root, _inode(root))]
+        pending = [root]
         while pending:
-            folder, inode = pending.pop()
+            folder = pending.pop()
             entries = _entries(folder)
             is_environment = any(entry.name == _ENVIRONMENT for entry in entries)
             if is_environment and folder != root:
                 continue
-            found.folders[folder] = inode
+            found.folders.add(folder)
             if len(found.folders) > folders_max:
                 raise ConfigError(
                     f"{root!r} has too many folders to watch: name those of the application as"
@@ -133,7 +134,7 @@ class Selection:
             for entry in entries:
                 if _is_folder(entry):
                     if entry.path not in found.folders and self._is_entered(root, entry.path):
-                        pending.append((entry.path, entry.inode()))
+                        pending.append(entry.path)
                 elif self._is_selected(root, entry.path):
                     stamp = stamp_of(entry.path)
                     if stamp is not None:
@@ -166,8 +167,7 @@ class Found:
     """What a look at the disk has found."""
 
     files: dict[str, Stamp]
-    # With their inodes: one that was made anew is another one, and not watched yet.
-    folders: dict[str, int]
+    folders: set[str]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -200,13 +200,6 @@ def stamp_of(path: str) -> Stamp | None:
 
 def _is_usual_folder(parts: Sequence[str]) -> bool:
     return not parts[-1].startswith(".") and parts[-1] not in _EXCLUDED_FOLDERS
-
-
-def _inode(folder: str) -> int:
-    try:
-        return os.stat(folder).st_ino
-    except OSError:
-        return 0
 
 
 def prefix(root: str) -> str:

@@ -201,6 +201,7 @@ class Serving:
             self._is_winding_down = True
             # Who comes now is the successor's.
             self._worker.wind_down()
+            self._close_listeners()
             self._drain = Drain(
                 self._loop, self._worker, deadline_s=_OUTDATED_DEADLINE_S, is_story=False
             )
@@ -284,20 +285,28 @@ class Serving:
 
         Peers are refused at once then, instead of waiting for somebody who will never accept.
         """
-        if not self._is_serving:
+        if not self._is_serving or self._is_closed:
             return
         if self._worker.is_accepting():
             # The worker hears of it in its next turn; until then it may use the descriptor.
             self._loop.call_soon(self._close_listeners)
             return
         if not self._is_winding_down:
+            # Closing would reset those who came since the last accept was cancelled.
             self._take_queued()
-        # Otherwise who is in the queue is the successor's, to whom the sockets belong, too.
         shut(self._post.listeners)
         self._is_closed = True
+        if self._is_winding_down:
+            self._post.note_left()
+
+    def _look_into_queue(self) -> None:
+        """Takes those of whom only a worker was told that accepts no more: the kernel wakes one."""
+        # Who accepts nobody at the moment will look by itself.
+        if self._is_serving and self._worker.is_accepting():
+            self._take_queued()
 
     def _take_queued(self) -> None:
-        """Takes those who came since the last accept was cancelled: closing would reset them."""
+        """Takes those who wait to be accepted."""
         for listener in self._post.listeners:
             for accepted in take_queued(listener):
                 self._worker.adopt(accepted.fileno())
@@ -338,6 +347,8 @@ class Serving:
             self._wind_down()
         elif Word.RETIRED.value in words:
             self._retire()
+        elif Word.QUEUED.value in words:
+            self._look_into_queue()
 
     @contextlib.contextmanager
     def _orders(self) -> Iterator[None]:

@@ -62,9 +62,10 @@ class Change:
     is_touch: bool = False
 
     @classmethod
-    def of(cls, paths: Collection[str], *, is_touch: bool = False) -> Change:
-        """The change of these files, which are named as in the working directory."""
-        return cls(min(map(_shown, paths)), len(paths), is_touch)
+    def of(cls, paths: Collection[str], start: str, *, is_touch: bool = False) -> Change:
+        """The change of these files, which are named as they are in the folder `start`."""
+        name = min(path.removeprefix(prefix(start)) if start else path for path in paths)
+        return cls(name if name.isprintable() else ascii(name), len(paths), is_touch)
 
     def __str__(self) -> str:
         """As people are told of it."""
@@ -83,9 +84,10 @@ class Change:
 class Watch:
     """Finds out what changes among some files, from the moment that it is made."""
 
-    def __init__(self, selection: Selection, delay_s: float = DELAY_S) -> None:
+    def __init__(self, selection: Selection, delay_s: float = DELAY_S, start: str = "") -> None:
         """Looks for the first time. Raises ConfigError for too many folders."""
         self._selection = selection
+        self._start = start
         self._delay_s = max(delay_s, _DELAY_S_MIN)
         # What was written in this second may have been compiled in it.
         self._began_ns = time.time_ns() - _SECOND_NS
@@ -159,8 +161,8 @@ class Watch:
             self._digests[path] = digest
             (touched if is_same else paths).append(path)
         if paths:
-            return Change.of(paths)
-        return Change.of(touched, is_touch=True) if touched else None
+            return Change.of(paths, self._start)
+        return Change.of(touched, self._start, is_touch=True) if touched else None
 
     def _occasions(self, end: _End, polls: bool | None) -> Iterator[None]:
         """Yields whenever it is time to look, until the end."""
@@ -175,13 +177,13 @@ class Watch:
             yield
 
     def _hints(self, end: _End) -> Iterator[None]:
-        from watchfiles import watch
+        import watchfiles
 
         # A program that runs itself may have logging say more than we want to hear.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         while not end.is_set():
             folders = self._before.folders
-            hints = watch(
+            hints = watchfiles.watch(
                 # Not below them: folders that are left out would cost watches, and wake us up.
                 *folders,
                 recursive=False,
@@ -199,7 +201,12 @@ class Watch:
                     if hint or time.monotonic() >= look_at:
                         look_at = time.monotonic() + _LOOK_ANYWAY_S
                         yield
-                    if self._before.folders != folders:
+                    # The kernel watches a folder, whatever its name is or was.
+                    is_anew = any(
+                        path in folders and change != watchfiles.Change.modified
+                        for change, path in hint
+                    )
+                    if is_anew or self._before.folders != folders:
                         break
             if not end.is_set_within(self._delay_s):
                 yield
@@ -230,8 +237,3 @@ def _digest(path: str, stamp: Stamp) -> bytes:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             return hashlib.blake2b(file.read(_BYTES_MAX + 1), digest_size=16).digest()
     return repr(stamp).encode()
-
-
-def _shown(path: str) -> str:
-    name = path.removeprefix(prefix(os.getcwd()))
-    return name if name.isprintable() else ascii(name)
