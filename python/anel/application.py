@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
-from anel import _core, encoding, extension, loops, options, proxies, script
+from anel import _core, encoding, extension, logs, loops, options, proxies, script
 from anel.choices import Choices
 from anel.exceptions import (
     ConfigError,
@@ -350,6 +350,7 @@ class Application(RouteShortcuts):
             leave(EXIT_SETUP, str(error))
         launch = Launch(**choices.arguments(Launch))
         self._check_loop(launch)
+        logs.configure(choices.of("log_level"))
         self._debug = choices["debug"]
         self._proxies = proxies.named(
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]

@@ -17,7 +17,7 @@ from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
-from anel.listener import Listeners, Place
+from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
 from anel.pid_file import pid_file
 from anel.post import Post, current
@@ -35,6 +35,8 @@ class Launch:
 
     host: str
     port: int
+    # Goes before the other places.
+    bind: Sequence[str] = ()
     uds: str | None = None
     fd: int | None = None
     # None: this process serves by itself.
@@ -47,9 +49,11 @@ class Launch:
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
-        Place(self.host, self.port, self.uds, () if self.fd is None else (self.fd,))
+        self._places(())
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd exclude each other")
+        if self.bind and (self.uds is not None or self.fd is not None):
+            raise ConfigError("bind excludes uds and fd: it takes unix:PATH and fd:NUMBER itself")
         if self.worker_num is not None:
             worker_count(self.worker_num)
         for name, least in (("max_requests", 1), ("max_requests_jitter", 0)):
@@ -138,12 +142,14 @@ class Launch:
                 leave(EXIT_SETUP, str(error))
             yield listeners, notifier, early
 
-    def _listen(self, slots: int) -> Listeners:
-        given: tuple[int, ...] = () if self.fd is None else (self.fd,)
-        if self.fd is None and self.uds is None:
-            given = handed_over()
+    def _places(self, handed_over: tuple[int, ...]) -> list[Place]:
+        given = handed_over if self.fd is None else (self.fd,)
         place = Place(self.host, self.port, self.uds, given)
+        return [Place.at(text) for text in self.bind] or [place]
+
+    def _listen(self, slots: int) -> Listeners:
+        is_chosen = self.bind or self.fd is not None or self.uds is not None
         try:
-            return Listeners(place, slots)
-        except OSError as error:
-            leave(EXIT_BIND, f"cannot listen on {place}: {error.strerror or error}")
+            return Listeners(self._places(() if is_chosen else handed_over()), slots)
+        except ListenError as error:
+            leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")
