@@ -15,7 +15,7 @@ import click
 
 import anel
 from anel import alias, choices, options, script
-from anel.application import Application
+from anel.application import Application, serve_handlers
 from anel.choices import Choices, Starter
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
@@ -138,7 +138,7 @@ def run(
         launch = Launch(**chosen.arguments(Launch))
         if launch.forks:
             # Every worker loads the application by itself: the next one finds it as it is then.
-            launch.fork(lambda: _serve(_load(app)))
+            launch.fork(lambda: _serve(_load(app)), serve_handlers)
             return
     except ConfigError as error:
         leave(EXIT_SETUP, str(error))

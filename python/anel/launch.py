@@ -20,11 +20,13 @@ from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
 from anel.listener import Listeners, Place
 from anel.master import Master
+from anel.observer import Observer, Serve
 from anel.pid_file import pid_file
 from anel.post import Post, current
 from anel.serving import early_signals
 from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
+from anel.telling import say
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -45,6 +47,7 @@ class Launch:
     pidfile: str | None = None
     user: str | int | None = None
     group: str | int | None = None
+    metrics_bind: str | None = None
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
@@ -62,40 +65,50 @@ class Launch:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
+        if self.metrics_bind is not None:
+            Place.of(self.metrics_bind)
 
     @property
     def workers(self) -> int | None:
         """How many workers a master has; None where none is needed."""
         if self.worker_num is not None:
             return worker_count(self.worker_num)
-        return None if self.max_requests is None else 1
+        is_needed = self.max_requests is not None or self.metrics_bind is not None
+        return 1 if is_needed else None
 
     @property
     def forks(self) -> bool:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
-    def companions(self, board: Board) -> Sequence[Companion]:  # noqa: ARG002
+    def companions(self, board: Board, serve_handlers: Serve) -> Sequence[Companion]:
         """The processes beside the workers that the options ask for. They open what they need."""
-        return ()
+        companions: list[Companion] = []
+        if self.metrics_bind is not None:
+            listeners = _listen(Place.of(self.metrics_bind), 1)
+            observer = Observer(listeners, board, serve_handlers)
+            companions.append(observer)
+            say(f"Metrics at {observer.addresses()}/metrics")
+        return companions
 
-    def serve(self, work: Callable[[Post, Sequence[int]], None]) -> None:
+    def serve(self, work: Callable[[Post, Sequence[int]], None], serve_handlers: Serve) -> None:
         """Has `work` serve at the process's post, here or in workers, until told to stop.
 
-        It is handed the post and the signals that came before. What cannot be ends the process:
-        with exit code 4 where we cannot listen, else with 3.
+        It is handed the post and the signals that came before. `serve_handlers` is what companions
+        serve with. What cannot be ends the process: with exit code 4 where we cannot listen, else
+        with 3.
         """
         post = current()
         if post is not None:
             with early_signals(post.signals) as early:
                 work(post, early)
         elif self.forks:
-            self.fork(lambda: self.serve(work))
+            self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
             with self._listening(1) as (listeners, notifier, early):
                 work(Post(listeners, notifier), early)
 
-    def fork(self, work: Callable[[], None]) -> None:
+    def fork(self, work: Callable[[], None], serve_handlers: Serve) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         Ends the process as `serve` does, and with 1 when a worker did not end as it was told to.
@@ -103,11 +116,12 @@ class Launch:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
-        board = Board(is_counted=False)
+        # What nobody reads is not counted.
+        board = Board(is_counted=self.metrics_bind is not None)
         companions: list[Companion] = []
 
         def open_beside() -> Sequence[Companion]:
-            companions.extend(self.companions(board))
+            companions.extend(self.companions(board, serve_handlers))
             return companions
 
         with self._listening(workers, open_beside) as (listeners, notifier, early):
@@ -146,8 +160,11 @@ class Launch:
         given: tuple[int, ...] = () if self.fd is None else (self.fd,)
         if self.fd is None and self.uds is None:
             given = handed_over()
-        place = Place(self.host, self.port, self.uds, given)
-        try:
-            return Listeners(place, slots)
-        except OSError as error:
-            leave(EXIT_BIND, f"cannot listen on {place}: {error.strerror or error}")
+        return _listen(Place(self.host, self.port, self.uds, given), slots)
+
+
+def _listen(place: Place, slots: int) -> Listeners:
+    try:
+        return Listeners(place, slots)
+    except OSError as error:
+        leave(EXIT_BIND, f"cannot listen on {place}: {error.strerror or error}")

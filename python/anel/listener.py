@@ -55,6 +55,17 @@ class Place:
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ConfigError(f"fd must be the number of a descriptor, not {number!r}")
 
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """What `HOST:PORT`, `[ADDRESS]:PORT` or `unix:PATH` says; raises ConfigError."""
+        if text.startswith("unix:"):
+            return cls("", 0, text.removeprefix("unix:"))
+        host, colon, port = text.rpartition(":")
+        is_bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
+        if not colon or not port.isdecimal() or not port.isascii() or is_bare:
+            raise ConfigError(f"not HOST:PORT, [ADDRESS]:PORT or unix:PATH: {text!r}")
+        return cls(host, int(port))
+
     def __str__(self) -> str:
         """As it is named when it cannot be had."""
         if self.descriptors:

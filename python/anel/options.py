@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from anel import choices, proxies
 from anel.choices import Choices
 from anel.concurrency import WORKERS_MAX
+from anel.exceptions import ConfigError
 from anel.limits import LIMITS
+from anel.listener import Place
 from anel.loops import LOOPS
 from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
 from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Words
@@ -27,6 +29,7 @@ REACTORS = ("auto", "io_uring", "epoll")
 
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
+WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
 PROXIES = "Proxies in front"
 
@@ -43,6 +46,20 @@ class _Loop(Choice):
     def take(self, value: object, place: str) -> str | Callable[[], Any]:
         """The name or the function, unchanged."""
         return value if callable(value) else self.parse(value, place)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Address(Text):
+    """Where to listen, in one word."""
+
+    def parse(self, value: object, place: str) -> str:
+        """The word, unchanged."""
+        text = str(super().parse(value, place))
+        try:
+            Place.of(text)
+        except ConfigError:
+            raise self.refusal(value, place) from None
+        return text
 
 
 def _listening() -> Iterable[Setting]:
@@ -154,6 +171,17 @@ def _processes() -> Iterable[Setting]:
     )
 
 
+def _watching() -> Iterable[Setting]:
+    yield _Address(
+        name="metrics_bind",
+        key="metrics-bind",
+        group=WATCHING,
+        help="Serve /metrics (Prometheus), /health and /ready there, from a process of its own.",
+        kind="HOST:PORT|unix:PATH",
+        wanted="HOST:PORT, [ADDRESS]:PORT or unix:PATH",
+    )
+
+
 def _handlers() -> Iterable[Setting]:
     yield Choice(
         name="reactor",
@@ -211,6 +239,7 @@ def _proxies() -> Iterable[Setting]:
 OPTIONS: tuple[Setting, ...] = (
     *_listening(),
     *_processes(),
+    *_watching(),
     *_handlers(),
     *_proxies(),
     *LIMITS,
@@ -235,6 +264,7 @@ class RunOptions(TypedDict, total=False):
     pidfile: str | None
     user: str | int | None
     group: str | int | None
+    metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None
     trusted_proxies: str | Iterable[str] | None
@@ -290,6 +320,11 @@ def said_by_application(**values: object) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def defaults() -> Choices:
+    """Every option as it is when nobody chooses."""
+    return Choices(choices.Chosen(option, option.default, choices.DEFAULT) for option in OPTIONS)
 
 
 def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:

@@ -79,6 +79,8 @@ const PYTHON: &[&str] = &[
     "forking",
     "noting",
     "companions",
+    "metrics",
+    "observer",
     "slots",
     "master",
     "launch",
