@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
-from anel import _core, encoding, extension, loops, options, proxies, script
+from anel import _core, encoding, extension, logs, loops, options, proxies, script
 from anel.choices import Choices
 from anel.exceptions import (
     ConfigError,
@@ -353,11 +353,12 @@ class Application(RouteShortcuts):
             leave(EXIT_SETUP, str(error))
         launch = Launch(**choices.arguments(Launch))
         self._check_loop(launch)
+        logs.configure(choices.of("log_level"))
         self._debug = choices["debug"]
         self._proxies = proxies.named(
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
-        launch.serve(lambda post, early: self._work(post, early, choices))
+        launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
 
     @property
     def _own(self) -> dict[str, Any]:
@@ -456,6 +457,17 @@ class Application(RouteShortcuts):
         """What the worker calls after an answer; None when the request log is off."""
         enabled = self._debug if self._log_request is None else self._log_request
         return self.default_request_logger if enabled else None
+
+
+def serve_handlers(post: Post, handlers: Mapping[str, Callable[[_core.Request], Any]]) -> None:
+    """Serves these, by their paths, at a post; every option is as when nobody chooses.
+
+    For companions, which are no part of what the operator configures.
+    """
+    application = Application(log_request=False)
+    for path, handler in handlers.items():
+        application.router.add_route(path, handler, "GET")
+    application._work(post, (), options.defaults())
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

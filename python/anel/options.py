@@ -1,9 +1,10 @@
-"""Every option of a server: the one table that all ways to choose one are made of.
+"""Every option there is: the one table that all ways to choose one are made of.
 
 An entry of `OPTIONS` is an option of the command line with its help, a variable of the environment,
 a key of `[tool.anel]`, a keyword of `Application.run()` (its type is in `RunOptions`) and a line of
 `anel config`. Who heeds it asks `Choices` for it by name; a field of `Launch` is filled by its name
-alone. Refuses to know what an option does.
+alone. `APPLICATION` has what the commands alone have, to find an application. Refuses to know what
+an option does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import affinity, choices, proxies
-from anel.choices import Choices
+from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
 from anel.limits import LIMITS
+from anel.listener import Place
+from anel.logs import LEVELS
 from anel.loops import LOOPS
 from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
 from anel.rules import GRACEFUL_S
@@ -29,10 +32,13 @@ if TYPE_CHECKING:
 
 REACTORS = ("auto", "io_uring", "epoll")
 
+FINDING = "Which application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
 RELOADING = "While you edit"
+WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
+LOGS = "Logs"
 PROXIES = "Proxies in front"
 
 # A worker's life in requests; more is none.
@@ -66,7 +72,59 @@ class _Affinity(Text):
         return text
 
 
+class _Address(Text):
+    """Where to listen, in one word."""
+
+    def parse(self, value: object, place: str) -> str:
+        """The word, unchanged."""
+        text = str(super().parse(value, place))
+        try:
+            Place.at(text)
+        except ConfigError:
+            raise self.refusal(value, place) from None
+        return text
+
+
+def _finding() -> Iterable[Setting]:
+    yield Text(
+        name="app",
+        key="app",
+        group=FINDING,
+        help="What to serve.",
+        kind="APP",
+        is_argument=True,
+        wanted="module:attribute or file.py",
+    )
+    yield Switch(
+        name="factory",
+        key="factory",
+        group=FINDING,
+        help="APP is a function that makes the application; APP() says the same.",
+        default=False,
+    )
+    yield Text(
+        name="app_dir",
+        key="app-dir",
+        group=FINDING,
+        help="Folder in which APP is looked for first; default: the working directory.",
+        kind="PATH",
+        wanted="the path of a folder",
+    )
+
+
 def _listening() -> Iterable[Setting]:
+    yield Words(
+        name="bind",
+        key="bind",
+        flags=("-b",),
+        group=LISTENING,
+        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
+        " several times, and goes before the others here.",
+        check=lambda words: [Place.at(word) for word in words],
+        kind="PLACE",
+        repeatable=True,
+        default=(),
+    )
     yield Text(
         name="host",
         key="host",
@@ -270,6 +328,17 @@ def _patterns(texts: Sequence[str]) -> None:
         Pattern.parse(text)
 
 
+def _watching() -> Iterable[Setting]:
+    yield _Address(
+        name="metrics_bind",
+        key="metrics-bind",
+        group=WATCHING,
+        help="Serve /metrics (Prometheus), /health and /ready there, from a process of its own.",
+        kind="PLACE",
+        wanted="HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER",
+    )
+
+
 def _handlers() -> Iterable[Setting]:
     yield Choice(
         name="reactor",
@@ -293,6 +362,19 @@ def _handlers() -> Iterable[Setting]:
         group=HANDLERS,
         help="Log requests; show tracebacks in 500 responses.",
         default=False,
+    )
+
+
+def _logs() -> Iterable[Setting]:
+    yield Choice(
+        name="log_level",
+        key="log-level",
+        group=LOGS,
+        help=f"What the library logs, from {', '.join(LEVELS)} on: on stderr, unless the"
+        " application has configured logging.",
+        names=LEVELS,
+        kind="LEVEL",
+        default="info",
     )
 
 
@@ -324,17 +406,29 @@ def _proxies() -> Iterable[Setting]:
     )
 
 
+APPLICATION: tuple[Setting, ...] = (*_finding(),)
+
 OPTIONS: tuple[Setting, ...] = (
     *_listening(),
     *_processes(),
     *_reloading(),
+    *_watching(),
     *_handlers(),
+    *_logs(),
     *_proxies(),
     *LIMITS,
 )
 
+# What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
+# the application, and for nobody else, because its pages show tracebacks.
+DEV: Mapping[str, Any] = {"host": "127.0.0.1", "worker_num": None, "debug": True}
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}
+
+
+# The ways to choose a place; those behind the first two are there only if they are chosen.
+_PLACES = ("host", "port", "bind", "uds", "fd")
 
 
 class RunOptions(TypedDict, total=False):
@@ -345,6 +439,7 @@ class RunOptions(TypedDict, total=False):
     """
 
     workers: int | str | None
+    bind: str | Iterable[str] | None
     uds: str | None
     fd: int | None
     max_requests: int | str | None
@@ -360,8 +455,10 @@ class RunOptions(TypedDict, total=False):
     reload_include: str | Iterable[str] | None
     reload_exclude: str | Iterable[str] | None
     reload_delay: float | str | None
+    metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None
+    log_level: str | None
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
@@ -417,6 +514,19 @@ def said_by_application(**values: object) -> dict[str, Any]:
     }
 
 
+def defaults() -> Choices:
+    """Every option as it is when nobody chooses."""
+    return Choices(
+        choices.Chosen(option, option.default, Layer.DEFAULT, choices.DEFAULT) for option in OPTIONS
+    )
+
+
 def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:
-    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError."""
-    return choices.resolve(OPTIONS, said or {}, own or {})
+    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError.
+
+    Where to listen is one choice, whatever it is made with: a port of the command line goes before
+    a path of the file.
+    """
+    chosen = choices.resolve((*APPLICATION, *OPTIONS), said or {}, own or {})
+    layers = {name: chosen.of(name).layer for name in _PLACES}
+    return chosen.without([name for name in _PLACES[2:] if layers[name] > min(layers.values())])

@@ -67,9 +67,10 @@ class Setting:
     """What an operator may choose. None as the default: nothing is chosen.
 
     `name` is what the code that heeds it says; an application's `limits` are called so, too.
-    `flags` are further forms of the option, such as `-w`; `foreign` are variables that others made
-    customary; `hidden` are forms of the option that the help does not show. `default_of_run` is the
-    default of a program that calls `run()` by itself, where it is another one.
+    `flags` are further forms of the option, such as `-w`; `hidden` are forms that the help does not
+    show; what `is_argument` has none, and stands for itself. `foreign` are variables that others
+    made customary. `default_of_run` is the default of a program that calls `run()` by itself, where
+    it is another one.
     """
 
     name: str
@@ -83,11 +84,12 @@ class Setting:
     foreign: tuple[str, ...] = ()
     # What a value must be, where the kind cannot tell it as well.
     wanted: str = ""
+    is_argument: bool = False
 
     @property
     def option(self) -> str:
         """The option of the command line."""
-        return f"--{self.key}"
+        return self.metavar if self.is_argument else f"--{self.key}"
 
     @property
     def parameter(self) -> str:
@@ -251,14 +253,15 @@ class Text(Setting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice(Setting):
-    """One of some names."""
+    """One of some names; `kind` stands for them in the help where they are long."""
 
     names: Sequence[str]
+    kind: str = ""
 
     @property
     def metavar(self) -> str:
-        """The names."""
-        return "|".join(self.names)
+        """The names, or what they are."""
+        return self.kind or "|".join(self.names)
 
     def parse(self, value: object, place: str) -> str:
         """The name, unchanged."""
@@ -304,10 +307,14 @@ _SWITCHED = {"1": True, "true": True, "on": True, "0": False, "false": False, "o
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Words(Setting):
-    """Some words, with commas between them. `check` raises ConfigError for wrong ones."""
+    """Some words, with commas between them. `check` raises ConfigError for wrong ones.
 
-    check: Callable[[Sequence[str]], object]
+    What is `repeatable` may be given several times on the command line: the words add up.
+    """
+
+    check: Callable[[Sequence[str]], object] = len
     kind: str = "WORD,..."
+    repeatable: bool = False
 
     @property
     def metavar(self) -> str:
