@@ -334,7 +334,7 @@ impl Engine {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Clock {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            monotonic_us: self.started.elapsed().as_micros() as u64,
             unix_s: unix.as_secs(),
         }
     }
