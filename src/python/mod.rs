@@ -4,8 +4,10 @@
 //! (`worker.rs`). Refuses to know the kernel (that is `reactor`) and the wire (that is `protocol`).
 //! `unsafe` is in `raw.rs` alone.
 
+mod access_log;
 mod answer;
 mod arguments;
+mod asyncio_view;
 mod context;
 mod coroutine;
 mod dispatch;
@@ -16,6 +18,9 @@ mod factory;
 mod guest;
 mod headers;
 mod lifetime;
+mod log_batch;
+mod log_line;
+mod log_writer;
 mod orders;
 mod outcome;
 mod peers;

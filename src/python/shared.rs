@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::access_log::AccessLog;
 use super::answer;
 use super::context::{self, Contexts};
 use super::guest::Guest;
@@ -29,6 +30,8 @@ pub struct Shared {
     /// Answers requests that no route matches, in the place of a handler.
     pub fallback: Option<(Py<PyAny>, Kind)>,
     logger: Option<Py<PyAny>>,
+    /// Records exchanges, if that is wanted.
+    pub access_log: Option<AccessLog>,
     /// The application's own answer to requests that are not HTTP, if it has one.
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
@@ -66,7 +69,12 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: &Bound<'_, PyAny>, routes: Routes, views: Views) -> PyResult<Self> {
+    pub fn new(
+        app: &Bound<'_, PyAny>,
+        routes: Routes,
+        views: Views,
+        access_log: Option<AccessLog>,
+    ) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -76,6 +84,7 @@ impl Shared {
             routes,
             fallback: lone_handler(app.getattr("_fallback")?)?,
             logger: hook("_request_logger")?,
+            access_log,
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
             names: Names::default(),
@@ -170,5 +179,8 @@ impl Shared {
         let spares = (self.request.take(), self.response.take());
         drop(spares);
         self.guest.leave();
+        if let Some(log) = &self.access_log {
+            log.close(py);
+        }
     }
 }

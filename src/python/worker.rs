@@ -11,11 +11,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::coroutine;
+use super::access_log::{self, AccessLog};
+use super::asyncio_view::AsyncioView;
 use super::dispatch::Dispatch;
 use super::ending::Ending;
 use super::errors::{config_error, reactor_unavailable};
@@ -58,17 +58,12 @@ struct Watched {
     armed: bool,
 }
 
-/// What asyncio would do if the turn ended now.
-struct AsyncioView<'py> {
-    event_loop: Option<Bound<'py, PyAny>>,
-    next_timer: Option<usize>,
-}
-
 #[pymethods]
 impl Worker {
+    #[allow(clippy::too_many_arguments)] // Keywords in Python.
     #[new]
     #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
-                        automatic_methods=true))]
+                        automatic_methods=true, access_log=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -77,6 +72,7 @@ impl Worker {
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
         automatic_methods: bool,
+        access_log: Option<access_log::Wanted>,
     ) -> PyResult<Self> {
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
@@ -96,6 +92,12 @@ impl Worker {
         for listener in listeners {
             worker.add_listener(listener);
         }
+        // Last of what can fail: it starts a thread.
+        let access_log = access_log.map(|wanted| {
+            let (log, sampling) = AccessLog::start(py, wanted)?;
+            worker.record(sampling);
+            Ok::<_, PyErr>(log)
+        });
         let reactor_name = opened.reactor.name();
         let engine = Engine {
             reactor: opened.reactor,
@@ -111,6 +113,7 @@ impl Worker {
                 &app,
                 routes,
                 Views::new(config.buffers.into()),
+                access_log.transpose()?,
             )?),
             snapshot: Cell::default(),
             reactor_name,
@@ -245,7 +248,14 @@ impl Worker {
         {
             self.snapshot.set(engine.snapshot());
         }
-        self.snapshot.get().as_dict(py)
+        let counters = self.snapshot.get().as_dict(py)?;
+        let log = self.shared.access_log.as_ref();
+        counters.set_item("access_log_lines_total", log.map_or(0, AccessLog::lines))?;
+        counters.set_item(
+            "access_log_dropped_total",
+            log.map_or(0, AccessLog::dropped),
+        )?;
+        Ok(counters)
     }
 }
 
@@ -294,6 +304,9 @@ impl Worker {
             return Err(error);
         }
         engine.flush(py, shared);
+        if let Some(log) = &shared.access_log {
+            log.hand_over();
+        }
         Ok(())
     }
 
@@ -434,59 +447,6 @@ impl Engine {
     fn wait(&mut self, py: Python<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
         let (reactor, completions) = (&mut self.reactor, &mut self.completions);
         raw::without_gil(py, || reactor.wait(timeout, completions))
-    }
-}
-
-impl<'py> AsyncioView<'py> {
-    /// The loop that runs on this thread, if any.
-    fn new(py: Python<'py>, shared: &Shared) -> PyResult<Self> {
-        let event_loop = py.import(intern!(py, "asyncio.events"))?;
-        let event_loop = event_loop.call_method0(intern!(py, "_get_running_loop"))?;
-        if event_loop.is_none() {
-            return Ok(Self {
-                event_loop: None,
-                next_timer: None,
-            });
-        }
-        if shared.async_support.borrow().is_none() {
-            *shared.async_support.borrow_mut() = Some(coroutine::support(&event_loop)?);
-        }
-        let mut view = Self {
-            event_loop: Some(event_loop),
-            next_timer: None,
-        };
-        view.next_timer = view.first_timer();
-        Ok(view)
-    }
-
-    /// Whether the loop has callbacks to run, is to stop, or has got an earlier timer than the one
-    /// that the turn's timeout was made from. The attributes are private, the same since Python
-    /// 3.4; a loop without them gets control back after every wait.
-    fn has_work(&self) -> bool {
-        let Some(event_loop) = &self.event_loop else {
-            return false;
-        };
-        let py = event_loop.py();
-        let ready = event_loop
-            .getattr(intern!(py, "_ready"))
-            .and_then(|ready| ready.len());
-        let stopping = event_loop
-            .getattr(intern!(py, "_stopping"))
-            .and_then(|s| s.is_truthy());
-        match (ready, stopping) {
-            (Ok(0), Ok(false)) => self.first_timer() != self.next_timer,
-            _ => true,
-        }
-    }
-
-    /// Identity of the earliest timer.
-    fn first_timer(&self) -> Option<usize> {
-        let event_loop = self.event_loop.as_ref()?;
-        let timers = event_loop
-            .getattr(intern!(event_loop.py(), "_scheduled"))
-            .ok()?;
-        let first = timers.get_item(0).ok()?;
-        Some(first.as_ptr() as usize)
     }
 }
 

@@ -13,9 +13,9 @@ use memchr::memmem::Finder;
 use super::connection::{Connection, Phase};
 use super::handler::{Decision, Handler, Request};
 use super::input::Shared;
-use super::record::{Asked, Outcome, Record, Sampling, Sender};
+use super::record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 use crate::protocol::encode::CONTINUE;
-use crate::protocol::{CloseReason, ProtocolError, RequestHead, StreamFraming, Version};
+use crate::protocol::{CloseReason, ProtocolError, RequestHead, StreamFraming};
 
 /// What a journal needs of all connections.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Recorder {
     sampling: Sampling,
     empty_line: Finder<'static>,
     /// Empty journals: only connections with an exchange have one.
+    #[allow(clippy::vec_box)] // They move between here and a field that is a pointer wide.
     spares: Vec<Box<Journal>>,
 }
 
@@ -50,7 +51,7 @@ struct Entry {
     sequence: u32,
     begun_us: u64,
     client: Option<IpAddr>,
-    asked: Lengths,
+    asked: KeptAsked,
     /// Where its answer begins in the output of the connection; None while something before it is
     /// not complete.
     begins_at: Option<u64>,
@@ -61,15 +62,6 @@ struct Entry {
     /// Whether it is told. If not, it is kept as long as its answer may turn out to be a failure.
     is_chosen: bool,
     outcome: Outcome,
-}
-
-/// Where the parts of `Asked` are in the text: one behind the other.
-#[derive(Clone, Copy, Debug)]
-struct Lengths {
-    method: Option<(u16, Version)>,
-    target: u16,
-    referer: Option<u16>,
-    user_agent: Option<u16>,
 }
 
 impl Recorder {
@@ -143,7 +135,7 @@ impl Connection {
             sequence: request.exchange.sequence,
             begun_us,
             client: handler.client(sender),
-            asked: Lengths::default(),
+            asked: KeptAsked::default(),
             begins_at: begins_at.filter(|_| !is_late),
             answer: written,
             body_bytes: written.bytes - written.head_bytes,
@@ -184,7 +176,7 @@ impl Connection {
             sequence: exchange.sequence,
             begun_us,
             client: handler.client(sender),
-            asked: Lengths::default(),
+            asked: KeptAsked::default(),
             begins_at,
             answer: Written { status, ..written },
             body_bytes: written.bytes - written.head_bytes,
@@ -316,18 +308,7 @@ impl Recorder {
 
 impl Journal {
     fn push(&mut self, mut entry: Entry, asked: Asked<'_>) {
-        let mut add = |part: &[u8]| {
-            // Heads have at most 65,535 bytes, and what is no head was cut.
-            let part = &part[..part.len().min(usize::from(u16::MAX))];
-            self.text.extend_from_slice(part);
-            part.len() as u16
-        };
-        entry.asked = Lengths {
-            method: asked.line.map(|(method, version)| (add(method), version)),
-            target: add(asked.target),
-            referer: asked.referer.map(&mut add),
-            user_agent: asked.user_agent.map(&mut add),
-        };
+        entry.asked = asked.keep(&mut self.text);
         self.entries.push_back(entry);
     }
 
@@ -401,7 +382,7 @@ impl Entry {
             (outcome, _) => outcome,
         };
         handler.on_record(&Record {
-            asked: self.asked.of(text),
+            asked: self.asked.show(text),
             client: self.client,
             status: match self.answer.status {
                 0 => NOT_ANSWERED,
@@ -411,41 +392,6 @@ impl Entry {
             duration_us: now_us.saturating_sub(self.begun_us),
             outcome,
         });
-    }
-}
-
-impl Lengths {
-    fn bytes(self) -> usize {
-        let method = self.method.map_or(0, |(bytes, _)| bytes);
-        let fields = [self.referer, self.user_agent].into_iter().flatten();
-        let all = [method, self.target].into_iter().chain(fields);
-        all.map(usize::from).sum()
-    }
-
-    fn of(self, text: &[u8]) -> Asked<'_> {
-        let mut rest = text;
-        let mut take = |bytes: u16| {
-            let (part, behind) = rest.split_at(usize::from(bytes));
-            rest = behind;
-            part
-        };
-        Asked {
-            line: self.method.map(|(bytes, version)| (take(bytes), version)),
-            target: take(self.target),
-            referer: self.referer.map(&mut take),
-            user_agent: self.user_agent.map(&mut take),
-        }
-    }
-}
-
-impl Default for Lengths {
-    fn default() -> Self {
-        Self {
-            method: None,
-            target: 0,
-            referer: None,
-            user_agent: None,
-        }
     }
 }
 

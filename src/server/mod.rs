@@ -33,7 +33,7 @@ pub use handler::{
 };
 pub use held::{HeldBody, Source};
 pub use preface::{Opening, Proxied};
-pub use record::{Asked, Outcome, Record, Sampling, Sender};
+pub use record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

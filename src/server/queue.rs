@@ -457,7 +457,7 @@ mod tests {
         queue.set_waiting(1, true);
 
         assert_eq!(queue.take_waiting_first(), None);
-        queue.release_first(&mut Vec::new());
+        queue.release_first(&mut Vec::new(), |_, _| ());
 
         assert_eq!(queue.take_waiting_first(), Some(1));
         assert_eq!(queue.take_waiting_first(), None);

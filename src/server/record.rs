@@ -41,6 +41,15 @@ pub struct Asked<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
+/// An `Asked` whose bytes are kept elsewhere, one part behind the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptAsked {
+    line: Option<(u16, Version)>,
+    target: u16,
+    referer: Option<u16>,
+    user_agent: Option<u16>,
+}
+
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -120,6 +129,22 @@ impl<'a> Asked<'a> {
         asked
     }
 
+    /// Appends the bytes to `text`, where `KeptAsked::show` finds them.
+    pub fn keep(&self, text: &mut Vec<u8>) -> KeptAsked {
+        let mut add = |part: &[u8]| {
+            // Heads have at most 65,535 bytes, and what is no head was cut.
+            let part = &part[..part.len().min(usize::from(u16::MAX))];
+            text.extend_from_slice(part);
+            part.len() as u16
+        };
+        KeptAsked {
+            line: self.line.map(|(method, version)| (add(method), version)),
+            target: add(self.target),
+            referer: self.referer.map(&mut add),
+            user_agent: self.user_agent.map(&mut add),
+        }
+    }
+
     /// Of a head that is incomplete or malformed: its first line, if it looks like one.
     pub(super) fn guess(bytes: &'a [u8]) -> Self {
         let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
@@ -145,6 +170,34 @@ impl<'a> Asked<'a> {
                 target: whole,
                 ..Self::default()
             },
+        }
+    }
+}
+
+impl KeptAsked {
+    /// How many bytes there are in all.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        let method = self.line.map_or(0, |(bytes, _)| bytes);
+        let fields = [self.referer, self.user_agent].into_iter().flatten();
+        let all = [method, self.target].into_iter().chain(fields);
+        all.map(usize::from).sum()
+    }
+
+    /// What was kept, from the bytes that it was kept in.
+    #[must_use]
+    pub fn show(self, text: &[u8]) -> Asked<'_> {
+        let mut rest = text;
+        let mut take = |bytes: u16| {
+            let (part, behind) = rest.split_at(usize::from(bytes));
+            rest = behind;
+            part
+        };
+        Asked {
+            line: self.line.map(|(bytes, version)| (take(bytes), version)),
+            target: take(self.target),
+            referer: self.referer.map(&mut take),
+            user_agent: self.user_agent.map(&mut take),
         }
     }
 }
