@@ -6,28 +6,26 @@ own code. Exit codes: 0 served and drained, 2 wrong usage, 3 cannot start, 4 can
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 import anel
-from anel import alias, limits, script, settings
-from anel.application import REACTORS, Application
-from anel.concurrency import worker_count
+from anel import alias, choices, options, script
+from anel.application import Application
+from anel.choices import Choices, Starter
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.launch import Launch
 from anel.loading import load
-from anel.loops import LOOPS, preferring, require
-from anel.proxies import PROXY_HEADERS
+from anel.loops import LoopChoice, require
+from anel.settings import Setting, Switch
 
 if TYPE_CHECKING:
-    _ParamType = click.ParamType[int]
+    _ParamType = click.ParamType[Any]
 else:
     # Generic since click 8.4 only.
     _ParamType = click.ParamType
@@ -56,45 +54,47 @@ def main() -> None:
 class _Value(_ParamType):
     """The value of a setting, as it is spelled."""
 
-    def __init__(self, setting: settings.Setting) -> None:
-        self.name = setting.unit.value
+    def __init__(self, setting: Setting) -> None:
+        self.name = setting.metavar
         self._setting = setting
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number that is meant."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value that is meant, in a tuple: it may be None, which is nothing for click."""
         try:
-            return self._setting.parse(value, "it")
+            return (self._setting.parse(value, "it"),)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
 
-def _takes_limits(command: F) -> F:
-    """Gives a command an option for every limit."""
-    for limit in reversed(limits.LIMITS):
-        known = f"[env var: {limit.variable}; default: {limit.write(limit.default)}]"
-        option = click.option(limit.option, type=_Value(limit), help=f"{limit.help}  {known}")
-        command = option(command)
+def _takes_options(command: F) -> F:
+    """Gives a command everything that can be chosen."""
+    for setting in reversed(options.OPTIONS):
+        for option in _options(setting):
+            command = option(command)
     return command
 
 
-def _give_limits(parameters: dict[str, Any]) -> None:
-    """Takes the limits out of a command's parameters; they hold until it ends."""
-    values = {limit.name: parameters.pop(limit.parameter) for limit in limits.LIMITS}
-    chosen = {name: value for name, value in values.items() if value is not None}
-    click.get_current_context().with_resource(settings.given(chosen))
+def _options(setting: Setting) -> list[Callable[[F], F]]:
+    known = [f"env var: {', '.join(setting.variables)}"]
+    default = setting.write(setting.default)
+    if default != "-":
+        known.append(f"default: {default}")
+    help_text = f"{setting.help}  [{'; '.join(known)}]"
+    if isinstance(setting, Switch):
+        both = f"{setting.option}/--no-{setting.key}"
+        return [click.option(both, setting.name, default=None, help=help_text)]
+    names = (*setting.flags, setting.option, *setting.hidden, setting.name)
+    return [click.option(*names, type=_Value(setting), metavar=setting.metavar, help=help_text)]
 
 
-class _Workers(_ParamType):
-    """A number of workers."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number that is meant."""
-        try:
-            return worker_count(value)
-        except ConfigError:
-            self.fail(f"{value!r} is neither a number of workers nor auto", param, ctx)
+def _give(parameters: Mapping[str, Any], starter: Starter) -> None:
+    """What is on the command line goes before all others, until the command ends."""
+    given = {
+        option.name: value[0] if isinstance(value, tuple) else value
+        for option in options.OPTIONS
+        if (value := parameters[option.name]) is not None
+    }
+    click.get_current_context().with_resource(choices.given(given, starter))
 
 
 class _EndsAtScript(click.Command):
@@ -108,78 +108,7 @@ class _EndsAtScript(click.Command):
 @main.command(cls=_EndsAtScript)
 @click.argument("app")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    default=8000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port; 0 picks one.",
-)
-@click.option("--uds", metavar="PATH", help="Listen on a Unix socket instead.")
-@click.option(
-    "--fd",
-    type=click.IntRange(0),
-    help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken as"
-    " they come.",
-)
-@click.option(
-    "-w",
-    "--workers",
-    "--worker-num",
-    "worker_num",
-    metavar="N|auto",
-    type=_Workers(),
-    envvar=["ANEL_WORKERS", "WEB_CONCURRENCY"],
-    help="Have a master keep so many workers alive; auto is one per processor. Without it, one"
-    " process serves by itself.  [env var: ANEL_WORKERS, WEB_CONCURRENCY]",
-)
-@click.option(
-    "--max-requests",
-    type=click.IntRange(1),
-    help="Replace a worker that has served so many requests.",
-)
-@click.option(
-    "--max-requests-jitter",
-    type=click.IntRange(0),
-    help="And up to so many more, at random for each.",
-)
-@click.option("--pidfile", metavar="PATH", help="Has the number of the server's process in it.")
-@click.option(
-    "--reactor",
-    default="auto",
-    show_default=True,
-    envvar="ANEL_REACTOR",
-    show_envvar=True,
-    type=click.Choice(REACTORS),
-    help="What waits for the network.",
-)
-@click.option(
-    "--loop",
-    type=click.Choice(LOOPS),
-    help="The event loop that handlers run on; auto is asyncio's on the reactor."
-    "  [env var: ANEL_LOOP; default: auto]",
-)
-@click.option("--user", help="Name or number to run as, once the port is open. Needs root.")
-@click.option("--group", help="The same for the group; the user's own by default.")
-@click.option(
-    "--trusted-proxies",
-    help="Addresses and networks of the proxies that are believed, with commas."
-    "  [env var: ANEL_TRUSTED_PROXIES]",
-)
-@click.option(
-    "--proxy-headers",
-    help=f"What they set: {', '.join(PROXY_HEADERS)}."
-    "  [env var: ANEL_PROXY_HEADERS; default: x-forwarded-for]",
-)
-@click.option(
-    "--proxy-protocol/--no-proxy-protocol",
-    default=None,
-    help="Only they connect, and begin with a header of the PROXY protocol."
-    "  [env var: ANEL_PROXY_PROTOCOL]",
-)
-@click.option("--debug", is_flag=True, help="Log requests; show tracebacks in 500 responses.")
-@_takes_limits
+@_takes_options
 @click.option(
     "--japronto",
     is_flag=True,
@@ -196,48 +125,43 @@ def run(
 
     APP is module:attribute, module.attribute, file.py or file.py:attribute.
     """
-    _give_limits(parameters)
-    loop = parameters["loop"]
-    # A loop that the application's module asks for is made while it is loaded.
-    click.get_current_context().with_resource(preferring(loop))
-    if loop is not None:
-        _require(loop)
+    _give(parameters, Starter.PROGRAM if japronto else Starter.COMMAND)
     if japronto:
         _run_as_japronto(app, arguments)
         return
     if arguments:
         hint = "; --japronto goes before APP" if "--japronto" in arguments else ""
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)}){hint}")
-    wanted = {field.name: parameters[field.name] for field in dataclasses.fields(Launch)}
+    chosen = _resolve()
+    _require(chosen["loop"])
     try:
-        launch = Launch(**wanted)
+        launch = Launch(**chosen.arguments(Launch))
         if launch.forks:
             # Every worker loads the application by itself: the next one finds it as it is then.
-            launch.fork(lambda: _serve(_load(app), **parameters))
+            launch.fork(lambda: _serve(_load(app)))
             return
     except ConfigError as error:
         leave(EXIT_SETUP, str(error))
-    _serve(_load(app), **parameters)
+    _serve(_load(app))
+
+
+def _resolve(own: Mapping[str, Any] | None = None) -> Choices:
+    try:
+        return options.resolve(own=own)
+    except ConfigError as error:
+        leave(EXIT_SETUP, str(error))
 
 
 def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
-    context = click.get_current_context()
-    not_of_run = {"app", "arguments", "japronto"} | {one.parameter for one in limits.LIMITS}
-    given = {
-        name: value
-        for name, value in context.params.items()
-        if name not in not_of_run
-        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
     alias.install()
     if not (app.endswith(".py") or os.path.isfile(app)):
         # As Japronto's own command line has it: an attribute of a module.
         if arguments:
             raise click.UsageError(f"Got unexpected extra arguments ({' '.join(arguments)})")
-        _serve(_load(app), **given)
+        _serve(_load(app))
         return
     try:
-        script.run_script(app, arguments, given)
+        script.run_script(app, arguments)
     except LoadError as error:
         leave(EXIT_SETUP, str(error))
     except Exception as error:
@@ -249,20 +173,16 @@ def _run_as_japronto(app: str, arguments: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("app", required=False)
-@_takes_limits
+@_takes_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(app: str | None, as_json: bool, **parameters: Any) -> None:
-    """Tell which limits hold for APP, and where each comes from.
+    """Tell what holds for APP, and where each value comes from.
 
-    They come from options, the environment, [tool.anel] in the pyproject.toml of the working
+    It comes from options, the environment, [tool.anel] in the pyproject.toml of the working
     directory, the application (if APP is given), in this order.
     """
-    _give_limits(parameters)
-    own = _load(app)._limits if app is not None else {}
-    try:
-        chosen = limits.resolve(own)
-    except ConfigError as error:
-        leave(EXIT_SETUP, str(error))
+    _give(parameters, Starter.COMMAND)
+    chosen = _resolve(_load(app)._own if app is not None else None)
     if as_json:
         report = {
             one.setting.key: {
@@ -272,7 +192,7 @@ def config(app: str | None, as_json: bool, **parameters: Any) -> None:
             }
             for one in chosen
         }
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps(report, indent=2, default=str))
         return
     for one in chosen:
         written = one.setting.write(one.value)
@@ -292,16 +212,16 @@ def doctor(as_json: bool) -> None:
         click.echo("\n".join(_lines(report, "")))
 
 
-def _require(loop: str) -> None:
+def _require(loop: LoopChoice) -> None:
     try:
         require(loop)
     except SetupError as error:
         leave(EXIT_SETUP, str(error))
 
 
-def _serve(application: Application, **settings: Any) -> None:
+def _serve(application: Application) -> None:
     try:
-        application.run(**settings)
+        application.run()
     except (ConfigError, RouteError) as error:
         leave(EXIT_SETUP, str(error))
 

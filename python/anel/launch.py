@@ -13,14 +13,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from anel import privileges
+from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
 from anel.listener import Listeners, Place
-from anel.master import Lifetime, Master
+from anel.master import Master
 from anel.pid_file import pid_file
 from anel.post import Post, current
 from anel.serving import early_signals
+from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
 
 # A worker's life in requests; more is none.
@@ -72,6 +74,10 @@ class Launch:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
+    def companions(self) -> Sequence[Companion]:
+        """The processes beside the workers that the options ask for. They open what they need."""
+        return ()
+
     def serve(self, work: Callable[[Post, Sequence[int]], None]) -> None:
         """Has `work` serve at the process's post, here or in workers, until told to stop.
 
@@ -96,15 +102,22 @@ class Launch:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
-        with self._listening(workers) as (listeners, notifier, early):
+        companions: list[Companion] = []
+        with self._listening(workers, companions) as (listeners, notifier, early):
             lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            code = Master(listeners, workers, work, notifier, lifetime).run(early)
+            master = Master(listeners, workers, work, notifier, lifetime, companions)
+            code = master.run(early)
         if code != 0:
             raise SystemExit(code)
 
     @contextlib.contextmanager
-    def _listening(self, slots: int) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
-        """Everything that is done before serving, and undone at its end."""
+    def _listening(
+        self, slots: int, companions: list[Companion] | None = None
+    ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
+        """Everything that is done before serving, and undone at its end.
+
+        The companions are put into the list, if there is one.
+        """
         with contextlib.ExitStack() as stack:
             # First: whoever sees the port open may tell the server to stop.
             early = stack.enter_context(early_signals(Post.signals))
@@ -113,6 +126,11 @@ class Launch:
                 notifier = Notifier()
                 listeners = self._listen(slots)
                 stack.callback(listeners.close)
+                if companions is not None:
+                    # They may have something to open that takes privileges, too.
+                    companions += self.companions()
+                    for companion in companions:
+                        stack.callback(companion.shed)
                 stack.enter_context(pid_file(self.pidfile))
                 if identity is not None:
                     identity.assume()

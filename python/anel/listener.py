@@ -88,11 +88,16 @@ class Listeners:
         """Those that the worker of a slot accepts from."""
         return self._shared or [self._by_slot[slot]]
 
-    def keep(self, slot: int) -> None:
-        """Closes those of other slots. For a worker: nobody else would accept from them."""
+    def keep(self, slot: int | None) -> None:
+        """Closes those of other slots. For a worker: nobody else would accept from them.
+
+        Without a slot all are closed, and the path stays: it is the parent's.
+        """
         for number, listener in enumerate(self._by_slot):
             if number != slot:
                 listener.close()
+        if slot is None:
+            shut(self._shared)
 
     def addresses(self) -> str:
         """Where they listen, as URLs: the host as it was given, the port as bound."""

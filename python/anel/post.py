@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from anel.listener import Listeners
 from anel.systemd import Notifier
+from anel.telling import say
 
 
 class Word(bytes, enum.Enum):
@@ -44,12 +45,12 @@ class Post:
 
     def announce(self) -> None:
         """It serves, and a signal would drain: whoever waits for this may send one."""
-        print(f"Accepting connections on {self._all.addresses()}", flush=True)
+        say(f"Accepting connections on {self._all.addresses()}")
         self._notifier.ready()
 
     def note_stop(self) -> None:
         """Somebody told it to stop."""
-        print("Termination request received", flush=True)
+        say("Termination request received")
         self._notifier.stopping()
         self._all.refuse_more()
 
@@ -76,16 +77,16 @@ class WorkerPost(Post):
 
     def announce(self) -> None:
         """Tells the master that it serves."""
-        self._say(Word.SERVING)
+        self._send(Word.SERVING)
 
     def note_stop(self) -> None:
         """The master knows: it passed the signal on."""
 
     def note_spent(self) -> None:
         """Asks the master to be replaced."""
-        self._say(Word.SPENT)
+        self._send(Word.SPENT)
 
-    def _say(self, word: Word) -> None:
+    def _send(self, word: Word) -> None:
         assert self.channel is not None
         try:
             self.channel.send(word.value)

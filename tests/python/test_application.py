@@ -68,7 +68,7 @@ def test_bad_constructor_arguments_raise_at_once(arguments: dict[str, Any], mess
         ({"reactor": "kqueue"}, "'kqueue'"),
         ({"port": 65536}, "65536"),
         ({"port": "80"}, "'80'"),
-        ({"host": None}, "None"),
+        ({"host": 1}, "host must be a str, not 1"),
     ],
 )
 def test_bad_run_arguments_raise_at_once(

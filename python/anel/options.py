@@ -1,0 +1,297 @@
+"""Every option of a server: the one table that all ways to choose one are made of.
+
+An entry of `OPTIONS` is an option of the command line with its help, a variable of the environment,
+a key of `[tool.anel]`, a keyword of `Application.run()` (its type is in `RunOptions`) and a line of
+`anel config`. Who heeds it asks `Choices` for it by name; a field of `Launch` is filled by its name
+alone. Refuses to know what an option does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from anel import choices, proxies
+from anel.choices import Choices
+from anel.concurrency import WORKERS_MAX
+from anel.limits import LIMITS
+from anel.loops import LOOPS
+from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
+from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Words
+
+if TYPE_CHECKING:
+    import asyncio
+
+REACTORS = ("auto", "io_uring", "epoll")
+
+LISTENING = "Where to listen"
+PROCESSES = "Processes"
+HANDLERS = "What handlers run on"
+PROXIES = "Proxies in front"
+
+# A worker's life in requests; more is none.
+_REQUESTS_MAX = 2**62
+# The kernel's own bound (fs.nr_open) is below it.
+_DESCRIPTOR_MAX = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Loop(Choice):
+    """A loop by its name; a program may give a function that makes one."""
+
+    def take(self, value: object, place: str) -> str | Callable[[], Any]:
+        """The name or the function, unchanged."""
+        return value if callable(value) else self.parse(value, place)
+
+
+def _listening() -> Iterable[Setting]:
+    yield Text(
+        name="host",
+        key="host",
+        flags=("-H",),
+        group=LISTENING,
+        help="Address to listen on.",
+        kind="ADDRESS",
+        default="127.0.0.1",
+        # Japronto's, as is its port.
+        default_of_run="0.0.0.0",
+        may_be_empty=True,
+        wanted="a str",
+    )
+    yield Number(
+        name="port",
+        key="port",
+        flags=("-p",),
+        group=LISTENING,
+        help="Port; 0 picks one.",
+        foreign=("PORT",),
+        default=8000,
+        default_of_run=8080,
+        minimum=0,
+        maximum=65535,
+        wanted="an int from 0 to 65535",
+    )
+    yield Text(
+        name="uds",
+        key="uds",
+        group=LISTENING,
+        help="Listen on a Unix socket instead.",
+        kind="PATH",
+        wanted="the path of a socket",
+    )
+    yield Number(
+        name="fd",
+        key="fd",
+        group=LISTENING,
+        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
+        " as they come.",
+        minimum=0,
+        maximum=_DESCRIPTOR_MAX,
+        wanted="the number of a descriptor",
+    )
+
+
+def _processes() -> Iterable[Setting]:
+    yield CountOrAuto(
+        name="worker_num",
+        key="workers",
+        flags=("-w",),
+        hidden=("--worker-num",),
+        foreign=("WEB_CONCURRENCY",),
+        group=PROCESSES,
+        help="Have a master keep so many workers alive; auto is one per processor. Without it, one"
+        " process serves by itself.",
+        minimum=1,
+        maximum=WORKERS_MAX,
+    )
+    yield Number(
+        name="max_requests",
+        key="max-requests",
+        group=PROCESSES,
+        help="Replace a worker that has served so many requests.",
+        minimum=1,
+        maximum=_REQUESTS_MAX,
+        can_be_off=True,
+        off=None,
+        wanted="a number from 1",
+    )
+    yield Number(
+        name="max_requests_jitter",
+        key="max-requests-jitter",
+        group=PROCESSES,
+        help="And up to so many more, at random for each.",
+        minimum=0,
+        maximum=_REQUESTS_MAX,
+        default=0,
+        wanted="a number from 0",
+    )
+    yield Text(
+        name="pidfile",
+        key="pidfile",
+        group=PROCESSES,
+        help="Has the number of the server's process in it.",
+        kind="PATH",
+        wanted="the path of a file",
+    )
+    yield Text(
+        name="user",
+        key="user",
+        group=PROCESSES,
+        help="Name or number to run as, once the port is open. Needs root.",
+        may_be_number=True,
+        may_be_empty=True,
+        wanted="a name or a number",
+    )
+    yield Text(
+        name="group",
+        key="group",
+        group=PROCESSES,
+        help="The same for the group; the user's own by default.",
+        may_be_number=True,
+        may_be_empty=True,
+        wanted="a name or a number",
+    )
+
+
+def _handlers() -> Iterable[Setting]:
+    yield Choice(
+        name="reactor",
+        key="reactor",
+        group=HANDLERS,
+        help="What waits for the network.",
+        names=REACTORS,
+        default="auto",
+    )
+    yield _Loop(
+        name="loop",
+        key="loop",
+        group=HANDLERS,
+        help="The event loop that handlers run on; auto is asyncio's on the reactor.",
+        names=LOOPS,
+        default="auto",
+    )
+    yield Switch(
+        name="debug",
+        key="debug",
+        group=HANDLERS,
+        help="Log requests; show tracebacks in 500 responses.",
+        default=False,
+    )
+
+
+def _proxies() -> Iterable[Setting]:
+    yield Words(
+        name="trusted_proxies",
+        key="trusted-proxies",
+        group=PROXIES,
+        help="Addresses and networks of the proxies that are believed, with commas.",
+        check=proxies.networks,
+        kind="NETWORK,...",
+        default=(),
+    )
+    yield Words(
+        name="proxy_headers",
+        key="proxy-headers",
+        group=PROXIES,
+        help=f"What they set: {', '.join(PROXY_HEADERS)}.",
+        check=proxies.fields,
+        kind="FIELD,...",
+        default=PROXY_HEADERS_DEFAULT,
+    )
+    yield Switch(
+        name="proxy_protocol",
+        key="proxy-protocol",
+        group=PROXIES,
+        help="Only they connect, and begin with a header of the PROXY protocol.",
+        default=False,
+    )
+
+
+OPTIONS: tuple[Setting, ...] = (
+    *_listening(),
+    *_processes(),
+    *_handlers(),
+    *_proxies(),
+    *LIMITS,
+)
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+_BY_PARAMETER = {option.parameter: option for option in OPTIONS}
+
+
+class RunOptions(TypedDict, total=False):
+    """The keywords of `Application.run()` beside Japronto's. None is as good as absent.
+
+    A size or a time is a number (of bytes, of seconds) or a str with a unit, as in `"16MiB"` or
+    `"500ms"`.
+    """
+
+    workers: int | str | None
+    uds: str | None
+    fd: int | None
+    max_requests: int | str | None
+    max_requests_jitter: int | None
+    pidfile: str | None
+    user: str | int | None
+    group: str | int | None
+    reactor: str | None
+    loop: str | Callable[[], asyncio.AbstractEventLoop] | None
+    trusted_proxies: str | Iterable[str] | None
+    proxy_headers: str | Iterable[str] | None
+    proxy_protocol: bool | None
+    limit_request_head: int | str | None
+    limit_request_line: int | str | None
+    limit_request_fields: int | None
+    limit_body: int | str | None
+    limit_stream: int | str | None
+    limit_chunk_extension: int | str | None
+    limit_trailers: int | str | None
+    limit_pipeline: int | None
+    limit_send_queue: int | str | None
+    limit_stream_queue: int | str | None
+    limit_concurrency: int | None
+    limit_body_rate: int | str | None
+    limit_send_rate: int | str | None
+    limit_linger: int | str | None
+    timeout_header: float | str | None
+    timeout_body: float | str | None
+    timeout_keep_alive: float | str | None
+    timeout_write: float | str | None
+    timeout_request: float | str | None
+    timeout_linger: float | str | None
+
+
+def said_by_run(worker_num: int | str | None, arguments: Mapping[str, object]) -> dict[str, Any]:
+    """What a program's arguments of `run()` mean, by name; those that are None say nothing.
+
+    Raises ConfigError for a wrong value, TypeError for an argument that there is not.
+    """
+    said = {}
+    for parameter, value in arguments.items():
+        option = _BY_PARAMETER.get(parameter)
+        if option is None:
+            raise TypeError(f"run() got an unexpected keyword argument {parameter!r}")
+        if value is not None:
+            said[option.name] = option.take(value, parameter)
+    if worker_num is not None:
+        if "worker_num" in said:
+            raise TypeError("run() got both worker_num and workers: they are the same")
+        number = _BY_NAME["worker_num"].take(worker_num, "worker_num")
+        # One worker of Japronto's needs no master.
+        said["worker_num"] = None if number == 1 else number
+    return said
+
+
+def said_by_application(**values: object) -> dict[str, Any]:
+    """The same for what an application says of itself, by the names of the options."""
+    return {
+        name: _BY_NAME[name].take(value, name)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:
+    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError."""
+    return choices.resolve(OPTIONS, said or {}, own or {})
