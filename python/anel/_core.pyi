@@ -15,6 +15,7 @@ from contextvars import Context
 from os import PathLike
 from typing import Any, TypeVar, final, overload
 
+from anel.access_log import Wanted
 from anel.application import Application
 from anel.cookies import SameSite
 from anel.encoding import Query
@@ -264,6 +265,7 @@ class Worker:
         reactor: str,
         limits: Mapping[str, int] | None = None,
         automatic_methods: bool = True,
+        access_log: Wanted | None = None,
     ) -> Worker: ...
     @property
     def reactor_name(self) -> str: ...

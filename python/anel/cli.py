@@ -69,7 +69,7 @@ class _Value(_ParamType):
 def _takes_options(command: F) -> F:
     """Gives a command everything that can be chosen."""
     for setting in reversed(options.OPTIONS):
-        for option in _options(setting):
+        for option in reversed(_options(setting)):
             command = option(command)
     return command
 
@@ -84,7 +84,13 @@ def _options(setting: Setting) -> list[Callable[[F], F]]:
         both = f"{setting.option}/--no-{setting.key}"
         return [click.option(both, setting.name, default=None, help=help_text)]
     names = (*setting.flags, setting.option, *setting.hidden, setting.name)
-    return [click.option(*names, type=_Value(setting), metavar=setting.metavar, help=help_text)]
+    kind = _Value(setting)
+    made = [click.option(*names, type=kind, metavar=setting.metavar, help=help_text)]
+    if setting.negation is not None:
+        flag = (f"--no-{setting.key}", setting.name)
+        help_text = f"The same as {setting.option} {setting.negation}."
+        made.append(click.option(*flag, type=kind, flag_value=setting.negation, help=help_text))
+    return made
 
 
 def _give(parameters: Mapping[str, Any], starter: Starter) -> None:

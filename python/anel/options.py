@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import choices, proxies
+from anel.access_log import FORMATS, LogPath, Share
 from anel.choices import Choices
 from anel.concurrency import WORKERS_MAX
 from anel.limits import LIMITS
@@ -22,6 +23,7 @@ from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Wo
 
 if TYPE_CHECKING:
     import asyncio
+    import os
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -29,6 +31,7 @@ LISTENING = "Where to listen"
 PROCESSES = "Processes"
 HANDLERS = "What handlers run on"
 PROXIES = "Proxies in front"
+LOGS = "Logs"
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -208,11 +211,36 @@ def _proxies() -> Iterable[Setting]:
     )
 
 
+def _logs() -> Iterable[Setting]:
+    yield LogPath(
+        name="access_log",
+        key="access-log",
+        group=LOGS,
+        help="Log every request to a file that is appended to, or to stdout.",
+    )
+    yield Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group=LOGS,
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    )
+    yield Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group=LOGS,
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    )
+
+
 OPTIONS: tuple[Setting, ...] = (
     *_listening(),
     *_processes(),
     *_handlers(),
     *_proxies(),
+    *_logs(),
     *LIMITS,
 )
 
@@ -240,6 +268,9 @@ class RunOptions(TypedDict, total=False):
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
+    access_log: str | os.PathLike[str] | bool | None
+    access_log_format: str | None
+    access_log_sample: float | str | None
     limit_request_head: int | str | None
     limit_request_line: int | str | None
     limit_request_fields: int | None

@@ -69,7 +69,8 @@ class Setting:
     `name` is what the code that heeds it says; an application's `limits` are called so, too.
     `flags` are further forms of the option, such as `-w`; `foreign` are variables that others made
     customary; `hidden` are forms of the option that the help does not show. `default_of_run` is the
-    default of a program that calls `run()` by itself, where it is another one.
+    default of a program that calls `run()` by itself, where it is another one. `negation` is the
+    value that the option `--no-KEY` stands for, where there is one.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Setting:
     default_of_run: Any = None
     flags: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    negation: str | None = None
     foreign: tuple[str, ...] = ()
     # What a value must be, where the kind cannot tell it as well.
     wanted: str = ""

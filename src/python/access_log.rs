@@ -6,16 +6,14 @@
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
-use super::errors::config_error;
+use super::errors::{config_error, setup_error};
 use super::log_batch::Batch;
 use super::log_line::{Format, Lines};
 use super::log_writer::{Sink, Tally, Writer};
@@ -46,7 +44,11 @@ impl AccessLog {
         };
         let writer = sink
             .and_then(|sink| Writer::start(sink, Lines::new(format), Arc::clone(&tally)))
-            .map_err(|error| os_error(&error))?;
+            .map_err(|error| {
+                let path = path.as_deref().unwrap_or(Path::new("stdout")).display();
+                let reason = format!("cannot write the access log {path}");
+                setup_error(py, error.raw_os_error(), reason)
+            })?;
         let log = Self {
             turn: RefCell::default(),
             writer: RefCell::new(Some(writer)),
@@ -95,10 +97,6 @@ impl AccessLog {
     pub fn dropped(&self) -> u64 {
         self.tally.dropped()
     }
-}
-
-fn os_error(error: &io::Error) -> PyErr {
-    PyOSError::new_err((error.raw_os_error(), error.to_string()))
 }
 
 /// Another number in every worker.

@@ -67,6 +67,7 @@ const PYTHON: &[&str] = &[
     "script",
     "failures",
     "loops",
+    "access_log",
     "options",
     "guest",
     "redirection",
