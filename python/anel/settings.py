@@ -68,9 +68,10 @@ class Setting:
 
     `name` is what the code that heeds it says; an application's `limits` are called so, too.
     `flags` are further forms of the option, such as `-w`; `hidden` are forms that the help does not
-    show; what `is_argument` has none, and stands for itself. `foreign` are variables that others
-    made customary. `default_of_run` is the default of a program that calls `run()` by itself, where
-    it is another one.
+    show; what `is_argument` has none, and stands for itself. `negation` is the value that the
+    option `--no-KEY` stands for, where there is one. `foreign` are variables that others made
+    customary. `default_of_run` is the default of a program that calls `run()` by itself, where it
+    is another one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Setting:
     default_of_run: Any = None
     flags: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    negation: str | None = None
     foreign: tuple[str, ...] = ()
     # What a value must be, where the kind cannot tell it as well.
     wanted: str = ""
