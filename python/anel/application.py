@@ -64,12 +64,12 @@ class Application(RouteShortcuts):
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
 
     `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
-    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
-    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
-    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
-    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
-    connect. What is None comes from the environment: ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS,
-    ANEL_PROXY_PROTOCOL.
+    `["10.0.0.0/8", "::1"]`; "unix" is whoever connects over a Unix socket. Nobody else is believed.
+    `proxy_headers` are the fields in which they name the client: "x-forwarded-for" (the default),
+    "x-forwarded-host", or "forwarded" (RFC 7239); name only those that your proxy sets or removes.
+    With `proxy_protocol=True` every connection begins with a header of the PROXY protocol, version
+    1 or 2, and only trusted proxies may connect. What is None comes from the environment:
+    ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS, ANEL_PROXY_PROTOCOL.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.

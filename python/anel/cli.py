@@ -164,7 +164,8 @@ class _EndsAtScript(click.Command):
 @click.option("--group", help="The same for the group; the user's own by default.")
 @click.option(
     "--trusted-proxies",
-    help="Addresses and networks of the proxies that are believed, with commas."
+    help="Addresses and networks of the proxies that are believed, with commas; unix is whoever"
+    " connects over a Unix socket."
     "  [env var: ANEL_TRUSTED_PROXIES]",
 )
 @click.option(

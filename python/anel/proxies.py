@@ -10,7 +10,7 @@ import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from anel.exceptions import ConfigError, SetupError
 
@@ -22,18 +22,24 @@ PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "forwarded")
 # them, so they are believed only where somebody says that they may be.
 _PROXY_HEADERS_DEFAULT = ("x-forwarded-for",)
 
+# The word for everybody who connects over a Unix socket: such a peer has no address.
+_UNIX: Literal["unix"] = "unix"
+
 Names: TypeAlias = str | Iterable[str]
 
-# Networks as address and prefix, names of fields, and whether the PROXY protocol is spoken: what
+# A network as address and prefix, or the word above.
+Trusted: TypeAlias = tuple[str, int] | Literal["unix"]
+
+# Networks, whether Unix sockets, names of fields, and whether the PROXY protocol is spoken: what
 # the extension takes.
-Named: TypeAlias = tuple[list[tuple[str, int]], list[str], bool]
+Named: TypeAlias = tuple[list[tuple[str, int]], bool, list[str], bool]
 
 
 @dataclasses.dataclass(frozen=True)
 class Proxies:
     """A choice; what is None was not chosen."""
 
-    trusted: tuple[tuple[str, int], ...] | None = None
+    trusted: tuple[Trusted, ...] | None = None
     headers: tuple[str, ...] | None = None
     protocol: bool | None = None
 
@@ -54,7 +60,8 @@ class Proxies:
         if not self.trusted:
             return None
         headers = _PROXY_HEADERS_DEFAULT if self.headers is None else self.headers
-        return list(self.trusted), list(headers), bool(self.protocol)
+        networks = [one for one in self.trusted if one != _UNIX]
+        return networks, _UNIX in self.trusted, list(headers), bool(self.protocol)
 
 
 def choice(
@@ -64,7 +71,7 @@ def choice(
     if protocol not in (None, True, False):
         raise ConfigError(f"proxy_protocol must be True, False or None, not {protocol!r}")
     return Proxies(
-        None if trusted is None else tuple(map(_network, _words("trusted_proxies", trusted))),
+        None if trusted is None else tuple(map(_trusted, _words("trusted_proxies", trusted))),
         None if headers is None else _headers(_words("proxy_headers", headers)),
         protocol if protocol is None else bool(protocol),
     )
@@ -98,18 +105,27 @@ def _words(name: str, value: Names) -> list[str]:
     return [word.strip() for word in listed if word.strip()]
 
 
-def _network(text: str) -> tuple[str, int]:
+def _trusted(text: str) -> Trusted:
+    if text.lower() == _UNIX:
+        return _UNIX
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        hint = "; 0.0.0.0/0 and ::/0 are everybody" if text == "*" else ""
-        raise ConfigError(f"trusted_proxies: {error}{hint}") from None
+        raise ConfigError(f"trusted_proxies: {error}{_hint(text)}") from None
     first = network.network_address
     mapped = first.ipv4_mapped if isinstance(first, ipaddress.IPv6Address) else None
     if mapped is not None and network.prefixlen >= 96:
         # The peers are looked at as IPv4.
         return str(mapped), network.prefixlen - 96
     return str(first), network.prefixlen
+
+
+def _hint(text: str) -> str:
+    if text == "*":
+        return "; 0.0.0.0/0 and ::/0 are everybody with an address, unix is everybody without"
+    if text.lower().startswith("unix") or text.startswith(("/", "@")):
+        return "; unix, without a path, is everybody who connects over a Unix socket"
+    return ""
 
 
 def _headers(names: list[str]) -> tuple[str, ...]:
