@@ -97,7 +97,7 @@ py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
 
 .PHONY: services
-services: ## Redis, PostgreSQL and HAProxy for the Python tests, installed where that is allowed
+services: ## Redis, PostgreSQL, HAProxy, nginx and systemd's tools for the Python tests, installed where that is allowed
 	@sh tests/services.sh
 
 .PHONY: soak

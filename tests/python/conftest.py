@@ -450,7 +450,7 @@ def start_service(
     reader.start()
     stack.callback(_end, process, reader)
     found = server.wait_for_line(announced)
-    server.port = int(found[1]) if found.re.groups else 0
+    server.port = int(found[1] or 0) if found.re.groups else 0
     return server
 
 
