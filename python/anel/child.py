@@ -1,4 +1,4 @@
-"""The life of a process that was forked to be a worker, from its first instruction to its last.
+"""The life of a process that a server forks, from its first instruction to its last.
 
 Owns what of the parent is undone in the child, and how the child ends: never by returning into the
 parent's frames, which hold what is the parent's to close. Knows nothing of the work.
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import NoReturn
 
-from anel.post import WorkerPost, take
+from anel.telling import complain
 
-# The signals whose handlers the parent has changed.
-_CHANGED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+# The signals that a parent of ours acts on.
+PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
-def run_child(work: Callable[[], None], post: WorkerPost, mask: Iterable[int]) -> NoReturn:
-    """Works at a post and ends the process. To be called right after the fork.
+def run_child(work: Callable[[], None], mask: Iterable[int]) -> NoReturn:
+    """Works and ends the process. To be called right after the fork.
 
     `mask` are the signals that were blocked before the fork began.
     """
@@ -33,12 +33,11 @@ def run_child(work: Callable[[], None], post: WorkerPost, mask: Iterable[int]) -
         # Theirs to run who registered them.
         atexit._clear()
         signal.set_wakeup_fd(-1)
-        for number in _CHANGED:
+        for number in PARENTS:
             signal.signal(number, signal.SIG_DFL)
         # Not ignored: programs that handlers start would inherit that.
         signal.signal(signal.SIGINT, _nothing)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        take(post)
         work()
         code = 0
     except SystemExit as error:
@@ -59,7 +58,7 @@ def _exit_code(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    print(error.code, file=sys.stderr)
+    complain(str(error.code))
     return 1
 
 
@@ -72,6 +71,9 @@ def _end(code: int) -> NoReturn:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
+    except BrokenPipeError:
+        # Nobody reads what is left, which is no failure of ours.
+        pass
     except BaseException:
         traceback.print_exc()
         code = code or 1

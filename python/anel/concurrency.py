@@ -11,7 +11,7 @@ import os
 from anel.exceptions import ConfigError
 
 # More is a slip of the keyboard, or a port number.
-_WORKERS_MAX = 1024
+WORKERS_MAX = 1024
 
 _CGROUPS = "/sys/fs/cgroup"
 
@@ -22,16 +22,16 @@ def worker_count(wanted: str | int) -> int:
         return max(1, min(len(os.sched_getaffinity(0)), _quota()))
     is_number = isinstance(wanted, int) and not isinstance(wanted, bool)
     number = int(wanted) if is_number or str(wanted).isdecimal() else 0
-    if not 1 <= number <= _WORKERS_MAX:
+    if not 1 <= number <= WORKERS_MAX:
         raise ConfigError(
-            f'worker_num must be "auto" or a number from 1 to {_WORKERS_MAX}, not {wanted!r}'
+            f'worker_num must be "auto" or a number from 1 to {WORKERS_MAX}, not {wanted!r}'
         )
     return number
 
 
 def _quota() -> int:
     """Processors that the control group grants (cgroup v2, cpu.max), rounded up."""
-    least = _WORKERS_MAX
+    least = WORKERS_MAX
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             names = [line[3:].strip() for line in file if line.startswith("0::")]
@@ -50,5 +50,5 @@ def _granted(path: str) -> int:
         with open(path, encoding="ascii") as file:
             quota, period = file.read().split()
     except (OSError, ValueError):
-        return _WORKERS_MAX
-    return -(-int(quota) // int(period)) if quota != "max" else _WORKERS_MAX
+        return WORKERS_MAX
+    return -(-int(quota) // int(period)) if quota != "max" else WORKERS_MAX

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import importlib
 import os
-import sys
 import traceback
 from typing import NoReturn
+
+from anel.telling import complain
 
 # Exit codes, shared with the command line.
 EXIT_SETUP = 3
@@ -30,7 +31,7 @@ _NOT_THE_USERS = (
 
 def leave(code: int, reason: str) -> NoReturn:
     """Ends the process with one line."""
-    print(f"anel: {reason}", file=sys.stderr, flush=True)
+    complain(f"anel: {reason}")
     raise SystemExit(code)
 
 
@@ -38,7 +39,7 @@ def leave_with_traceback(code: int, error: BaseException) -> NoReturn:
     """Ends the process with a traceback that shows the user's frames alone."""
     shown = traceback.TracebackException.from_exception(error)
     _keep_users_frames(shown)
-    print("".join(shown.format()), end="", file=sys.stderr, flush=True)
+    complain("".join(shown.format()).rstrip("\n"))
     raise SystemExit(code)
 
 

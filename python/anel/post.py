@@ -12,8 +12,10 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from anel.board import Row
 from anel.listener import Listeners
 from anel.systemd import Notifier
+from anel.telling import say
 
 
 class Word(bytes, enum.Enum):
@@ -39,17 +41,19 @@ class Post:
     def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
         """Takes the sockets of the one slot there is."""
         self.listeners: Sequence[socket.socket] = listeners.of(0)
+        # Where it writes down how it does.
+        self.row = Row.unseen()
         self._all = listeners
         self._notifier = notifier
 
     def announce(self) -> None:
         """It serves, and a signal would drain: whoever waits for this may send one."""
-        print(f"Accepting connections on {self._all.addresses()}", flush=True)
+        say(f"Accepting connections on {self._all.addresses()}")
         self._notifier.ready()
 
     def note_stop(self) -> None:
         """Somebody told it to stop."""
-        print("Termination request received", flush=True)
+        say("Termination request received")
         self._notifier.stopping()
         self._all.refuse_more()
 
@@ -61,31 +65,33 @@ class WorkerPost(Post):
     """The post of a worker, whose master tells the world."""
 
     # Ctrl-C reaches every process of the terminal; it is the master's to act on.
-    signals = (signal.SIGTERM,)
+    signals: Sequence[int] = (signal.SIGTERM,)
 
     def __init__(
         self,
         listeners: Sequence[socket.socket],
         channel: socket.socket,
         requests_max: int | None,
+        row: Row,
     ) -> None:
-        """Takes the worker's end of the channel."""
+        """Takes the worker's end of the channel, and its row of the board."""
         self.listeners = listeners
         self.channel = channel
         self.requests_max = requests_max
+        self.row = row
 
     def announce(self) -> None:
         """Tells the master that it serves."""
-        self._say(Word.SERVING)
+        self._send(Word.SERVING)
 
     def note_stop(self) -> None:
         """The master knows: it passed the signal on."""
 
     def note_spent(self) -> None:
         """Asks the master to be replaced."""
-        self._say(Word.SPENT)
+        self._send(Word.SPENT)
 
-    def _say(self, word: Word) -> None:
+    def _send(self, word: Word) -> None:
         assert self.channel is not None
         try:
             self.channel.send(word.value)

@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
@@ -24,6 +22,7 @@ from anel.guest import Visiting, attached
 from anel.hooks import StartUpFailed
 from anel.listener import shut, take_queued
 from anel.post import Post, Word
+from anel.telling import say
 
 # How long open requests may take once the server was told to stop. Japronto's number.
 DRAIN_DEADLINE_S = 5.0
@@ -359,11 +358,11 @@ class Drain:
         """Tells the worker to drain."""
         idle, self._busy = self._worker.connections()
         if idle or self._busy:
-            _say("Draining connections...")
+            say("Draining connections...")
         if idle:
-            _say(f"{idle} idle connections closed immediately")
+            say(f"{idle} idle connections closed immediately")
         if self._busy:
-            _say(f"{self._busy} connections busy, read-end closed")
+            say(f"{self._busy} connections busy, read-end closed")
         self._worker.drain(DRAIN_DEADLINE_S)
         self._until = self._loop.time() + DRAIN_DEADLINE_S
 
@@ -375,9 +374,9 @@ class Drain:
         seconds = max(0, math.ceil(self._until - self._loop.time()))
         if seconds == 0 and (busy or self._busy):
             # At the deadline the worker may have come first; those that it ended were busy before.
-            _say(f"Forcefully killing {busy or self._busy} connections")
+            say(f"Forcefully killing {busy or self._busy} connections")
         elif seconds < self._seconds_left and busy:
-            _say(f"{seconds} seconds remaining, {busy} connections still busy")
+            say(f"{seconds} seconds remaining, {busy} connections still busy")
         self._seconds_left = seconds
         self._busy = busy
 
@@ -421,19 +420,6 @@ class _Life:
     def _wait(self, *others: asyncio.Future[None]) -> None:
         either = asyncio.wait((self._task, *others), return_when=asyncio.FIRST_COMPLETED)
         self._loop.run_until_complete(either)
-
-
-def _say(line: str) -> None:
-    """Tells whoever reads stdout. That nobody does is no reason not to serve, or not to end."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        # The line is still in the buffer, and Python would fail on it when it exits.
-        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    except (OSError, ValueError):
-        # A full disk, or a stdout that was closed.
-        return
 
 
 def _nothing() -> None:

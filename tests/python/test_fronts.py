@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import services
 from conftest import DEADLINE_S, Answer, Client, Server, get, start_service, wait_until
-from test_workers import Load
+from test_workers import Load, wait_until_gone
 
 PROGRAM = """
     import asyncio, hashlib, os
@@ -249,6 +249,18 @@ def test_an_upload_above_the_limit_is_refused_by_nginx(tmp_path: pathlib.Path) -
         assert front.ask_behind(get("/counters")).value["requests_total"] == requests + 1
 
 
+def workers(server: Server) -> set[int]:
+    """The processes of a master's workers."""
+    number = server.process.pid
+    listed = pathlib.Path(f"/proc/{number}/task/{number}/children").read_text()
+    return {int(child) for child in listed.split()}
+
+
+def pids_in(load: Load) -> set[int]:
+    """Who has answered."""
+    return {int(answer) for answer in list(load.answers)}
+
+
 @pytest.mark.parametrize(("kind", "place"), [("nginx", "unix"), ("haproxy", "tcp")])
 def test_no_request_is_lost_while_workers_are_replaced(
     kind: str, place: str, tmp_path: pathlib.Path
@@ -258,14 +270,16 @@ def test_no_request_is_lost_while_workers_are_replaced(
         Load(front.proxy) as load,
         Load(front.proxy, 2, keep_alive=False) as strangers,
     ):
-        for least in (3, 5, 7):
+        for _ in range(3):
+            before = workers(front.behind)
             front.behind.process.send_signal(signal.SIGHUP)
-            # Two workers more.
-            wait_until(lambda least=least: len(load.answers) >= least, "new workers")  # type: ignore[misc]
+            wait_until_gone(before)
+        wait_until(lambda: not workers(front.behind).isdisjoint(pids_in(load)), "a new worker")
 
     assert load.failures == strangers.failures == []
     assert load.refusals == strangers.refusals == 0
-    assert all(answer.isdecimal() for answer in {*load.answers, *strangers.answers})
+    # And no page of the proxy's about a server that is gone.
+    assert all(answer.isdecimal() for answer in [*load.answers, *strangers.answers])
 
 
 def test_haproxy_hands_on_the_client_by_the_proxy_protocol(tmp_path: pathlib.Path) -> None:

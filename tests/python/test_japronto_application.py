@@ -17,7 +17,7 @@ import types
 from typing import Any
 
 import pytest
-from anel import ConfigError, RouteNotFoundException, alias
+from anel import ConfigError, RouteNotFoundException, alias, options
 from anel.japronto import Application
 from conftest import DEADLINE_S, IdleWorker, Serve, Server, as_japronto, get, start_server
 
@@ -180,7 +180,8 @@ def test_run_is_called_with_host_and_port_and_listens_on_8080_everywhere() -> No
     parameters = inspect.signature(Application.run).parameters
 
     assert list(parameters)[1:6] == ["host", "port", "worker_num", "reload", "debug"]
-    assert (parameters["host"].default, parameters["port"].default) == ("0.0.0.0", 8080)
+    held = options.resolve()
+    assert (held["host"], held["port"]) == ("0.0.0.0", 8080)
 
 
 def test_what_is_not_there_yet_is_said() -> None:

@@ -1,0 +1,137 @@
+"""Children as their parent knows them: how they are forked, heard, killed and followed by others.
+
+Owns the fork and the parent's end of the channel, and how long to wait before somebody who died
+has a successor. Knows nothing of what children do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from anel.board import Row
+from anel.child import PARENTS, run_child
+
+# Who lived for so long died of something new; the successor starts at once.
+_STEADY_S = 5.0
+
+# The pause before somebody who follows one that died early; it doubles from death to death. What
+# waits in the slot's accept queue waits meanwhile, so it stays short.
+_PAUSE_S = 0.1
+_PAUSE_S_MAX = 3.0
+
+
+@dataclasses.dataclass(eq=False)
+class Child:
+    """A process of ours that was not reaped yet, so its number is nobody else's."""
+
+    pid: int
+    channel: socket.socket
+    started_at: float
+    # Where it says how it does.
+    row: Row = dataclasses.field(default_factory=Row.unseen)
+    # When it is killed; None as long as it is to live.
+    kill_at: float | None = None
+    was_killed: bool = False
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def end_within(self, seconds: float) -> None:
+        """Sets the time at which it is killed."""
+        self.kill_at = time.monotonic() + seconds
+
+    def kill_if_due(self) -> None:
+        """Kills it if it had its time to end."""
+        if self.kill_at is not None and self.kill_at <= time.monotonic():
+            self.kill_at = None
+            self.was_killed = True
+            self.send_signal(signal.SIGKILL)
+
+    def hear(self, length: int) -> bytes:
+        """What it says, if anything. At its end the channel is closed."""
+        try:
+            heard = self.channel.recv(length)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            heard = b""
+        if not heard:
+            # Its death is told by its exit status.
+            self.channel.close()
+        return heard
+
+    def reap(self) -> int | None:
+        """Its exit code once it has ended: negative for a signal. None before.
+
+        What it has said last may still be heard.
+        """
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return None if pid == 0 else os.waitstatus_to_exitcode(status)
+
+
+class BackOff:
+    """How long to wait after a death: longer when one follows the other."""
+
+    def __init__(self) -> None:
+        """Begins with nobody dead."""
+        self._in_a_row = 0
+
+    def pause_s(self, lived_s: float) -> float:
+        """Notes a death, and returns how long to wait."""
+        self._in_a_row = 1 if lived_s >= _STEADY_S else self._in_a_row + 1
+        if self._in_a_row == 1:
+            return 0.0
+        return float(min(_PAUSE_S * 2.0 ** (self._in_a_row - 2), _PAUSE_S_MAX))
+
+
+def fork(
+    work: Callable[[socket.socket], None],
+    shed: Callable[[], None],
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> Child:
+    """Forks a child that lets go of what is its parent's (`shed`) and works.
+
+    It is handed its end of a socket pair of this kind, which does not block.
+    """
+    ours, theirs = socket.socketpair(type=kind)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    # What is in a buffer would be written twice.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # A signal that came to the child before its handlers are its own would be noted here.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS)
+    pid = os.fork()
+    if pid == 0:
+
+        def shed_and_work() -> None:
+            ours.close()
+            shed()
+            work(theirs)
+
+        run_child(shed_and_work, mask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    return Child(pid, ours, time.monotonic())
+
+
+def ending(code: int) -> str | None:
+    """What there is to say of an exit code; None of the one that says nothing."""
+    if code == 0:
+        return None
+    if code > 0:
+        return f"exited with code {code}"
+    try:
+        return f"crashed on signal {signal.Signals(-code).name}!"
+    except ValueError:
+        return f"crashed on signal {-code}!"
