@@ -60,11 +60,11 @@ class Application(RouteShortcuts):
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
 
     `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
-    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
-    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
-    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
-    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
-    connect.
+    `["10.0.0.0/8", "::1"]`; "unix" is whoever connects over a Unix socket. Nobody else is believed.
+    `proxy_headers` are the fields in which they name the client: "x-forwarded-for" (the default),
+    "x-forwarded-host", or "forwarded" (RFC 7239); name only those that your proxy sets or removes.
+    With `proxy_protocol=True` every connection begins with a header of the PROXY protocol, version
+    1 or 2, and only trusted proxies may connect.
 
     Whoever runs the server may choose otherwise: the command line, the arguments of `run()`, the
     environment and `[tool.anel]` in pyproject.toml go before what is said here, in this order.

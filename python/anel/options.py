@@ -292,8 +292,9 @@ def _proxies() -> Iterable[Setting]:
         name="trusted_proxies",
         key="trusted-proxies",
         group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas.",
-        check=proxies.networks,
+        help="Addresses and networks of the proxies that are believed, with commas; unix is"
+        " whoever connects over a Unix socket.",
+        check=proxies.believed,
         kind="NETWORK,...",
         default=(),
     )
