@@ -239,7 +239,7 @@ def test_a_service_of_kubernetes_that_is_called_anel_is_explained(
 ) -> None:
     monkeypatch.setenv("ANEL_PORT", "tcp://10.0.0.1:80")
 
-    with pytest.raises(ConfigError, match=r"ANEL_PORT must be .*enableServiceLinks: false"):
+    with pytest.raises(ConfigError, match=r"ANEL_PORT must be .*; Kubernetes sets it for a service"):
         options.resolve()
 
 
