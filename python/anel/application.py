@@ -355,7 +355,7 @@ class Application(RouteShortcuts):
         self._proxies = proxies.named(
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
-        launch.serve(lambda post, early: self._work(post, early, choices))
+        launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
         # Workers have noted it, but in processes of their own.
         script.note_serving()
 
@@ -400,6 +400,7 @@ class Application(RouteShortcuts):
             reactor=choices["reactor"],
             limits=differing_limits(choices) or None,
             automatic_methods=self._automatic_methods,
+            row=post.row.counted,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
@@ -455,6 +456,17 @@ class Application(RouteShortcuts):
         """What the worker calls after an answer; None when the request log is off."""
         enabled = self._debug if self._log_request is None else self._log_request
         return self.default_request_logger if enabled else None
+
+
+def serve_handlers(post: Post, handlers: Mapping[str, Callable[[_core.Request], Any]]) -> None:
+    """Serves these, by their paths, at a post; every option is as when nobody chooses.
+
+    For companions, which are no part of what the operator configures.
+    """
+    application = Application(log_request=False)
+    for path, handler in handlers.items():
+        application.router.add_route(path, handler, "GET")
+    application._work(post, (), options.defaults())
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

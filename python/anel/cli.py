@@ -14,7 +14,7 @@ import click
 
 import anel
 from anel import alias, choices, finding, flags, options, reports, script
-from anel.application import Application
+from anel.application import Application, serve_handlers
 from anel.choices import Starter
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
@@ -134,7 +134,7 @@ def _run() -> None:
         launch = Launch(**chosen.arguments(Launch))
         if launch.forks:
             # Every worker loads the application by itself: the next one finds it as it is then.
-            launch.fork(lambda: _serve(finding.application(spec, chosen)))
+            launch.fork(lambda: _serve(finding.application(spec, chosen)), serve_handlers)
             return
     except (ConfigError, SetupError) as error:
         leave(EXIT_SETUP, str(error))

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from anel.board import Row
 from anel.child import PARENTS, run_child
 
 # Who lived for so long died of something new; the successor starts at once.
@@ -33,6 +34,8 @@ class Child:
     pid: int
     channel: socket.socket
     started_at: float
+    # Where it says how it does.
+    row: Row = dataclasses.field(default_factory=Row.unseen)
     # When it is killed; None as long as it is to live.
     kill_at: float | None = None
     was_killed: bool = False

@@ -13,17 +13,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from anel import privileges
+from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
 from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
+from anel.observer import Observer, Serve
 from anel.pid_file import pid_file
 from anel.post import Post, current
 from anel.serving import early_signals
 from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
+from anel.telling import say
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -46,6 +49,7 @@ class Launch:
     pidfile: str | None = None
     user: str | int | None = None
     group: str | int | None = None
+    metrics_bind: str | None = None
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
@@ -65,40 +69,50 @@ class Launch:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
+        if self.metrics_bind is not None:
+            Place.at(self.metrics_bind)
 
     @property
     def workers(self) -> int | None:
         """How many workers a master has; None where none is needed."""
         if self.worker_num is not None:
             return worker_count(self.worker_num)
-        return None if self.max_requests is None else 1
+        is_needed = self.max_requests is not None or self.metrics_bind is not None
+        return 1 if is_needed else None
 
     @property
     def forks(self) -> bool:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
-    def companions(self) -> Sequence[Companion]:
+    def companions(self, board: Board, serve_handlers: Serve) -> Sequence[Companion]:
         """The processes beside the workers that the options ask for. They open what they need."""
-        return ()
+        companions: list[Companion] = []
+        if self.metrics_bind is not None:
+            listeners = _listen([Place.at(self.metrics_bind)], 1)
+            observer = Observer(listeners, board, serve_handlers)
+            companions.append(observer)
+            say(f"Metrics at {observer.addresses()}/metrics")
+        return companions
 
-    def serve(self, work: Callable[[Post, Sequence[int]], None]) -> None:
+    def serve(self, work: Callable[[Post, Sequence[int]], None], serve_handlers: Serve) -> None:
         """Has `work` serve at the process's post, here or in workers, until told to stop.
 
-        It is handed the post and the signals that came before. What cannot be ends the process:
-        with exit code 4 where we cannot listen, else with 3.
+        It is handed the post and the signals that came before. `serve_handlers` is what companions
+        serve with. What cannot be ends the process: with exit code 4 where we cannot listen, else
+        with 3.
         """
         post = current()
         if post is not None:
             with early_signals(post.signals) as early:
                 work(post, early)
         elif self.forks:
-            self.fork(lambda: self.serve(work))
+            self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
             with self._listening(1) as (listeners, notifier, early):
                 work(Post(listeners, notifier), early)
 
-    def fork(self, work: Callable[[], None]) -> None:
+    def fork(self, work: Callable[[], None], serve_handlers: Serve) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         Ends the process as `serve` does, and with 1 when a worker did not end as it was told to.
@@ -106,21 +120,28 @@ class Launch:
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
+        # What nobody reads is not counted.
+        board = Board(is_counted=self.metrics_bind is not None)
         companions: list[Companion] = []
-        with self._listening(workers, companions) as (listeners, notifier, early):
+
+        def open_beside() -> Sequence[Companion]:
+            companions.extend(self.companions(board, serve_handlers))
+            return companions
+
+        with self._listening(workers, open_beside) as (listeners, notifier, early):
             lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            master = Master(listeners, workers, work, notifier, lifetime, companions)
+            master = Master(listeners, workers, work, notifier, lifetime, board, companions)
             code = master.run(early)
         if code != 0:
             raise SystemExit(code)
 
     @contextlib.contextmanager
     def _listening(
-        self, slots: int, companions: list[Companion] | None = None
+        self, slots: int, open_beside: Callable[[], Sequence[Companion]] = tuple
     ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
         """Everything that is done before serving, and undone at its end.
 
-        The companions are put into the list, if there is one.
+        `open_beside` opens what companions need, which may take privileges, too.
         """
         with contextlib.ExitStack() as stack:
             # First: whoever sees the port open may tell the server to stop.
@@ -130,11 +151,8 @@ class Launch:
                 notifier = Notifier()
                 listeners = self._listen(slots)
                 stack.callback(listeners.close)
-                if companions is not None:
-                    # They may have something to open that takes privileges, too.
-                    companions += self.companions()
-                    for companion in companions:
-                        stack.callback(companion.shed)
+                for companion in open_beside():
+                    stack.callback(companion.shed)
                 stack.enter_context(pid_file(self.pidfile))
                 if identity is not None:
                     identity.assume()
@@ -149,7 +167,11 @@ class Launch:
 
     def _listen(self, slots: int) -> Listeners:
         is_chosen = self.bind or self.fd is not None or self.uds is not None
-        try:
-            return Listeners(self._places(() if is_chosen else handed_over()), slots)
-        except ListenError as error:
-            leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")
+        return _listen(self._places(() if is_chosen else handed_over()), slots)
+
+
+def _listen(places: Sequence[Place], slots: int) -> Listeners:
+    try:
+        return Listeners(places, slots)
+    except ListenError as error:
+        leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")

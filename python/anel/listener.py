@@ -61,11 +61,11 @@ class Place:
         kind, colon, rest = text.partition(":")
         if kind == "unix" and rest:
             return cls("", 0, rest)
-        if kind == "fd" and rest.isdecimal():
+        if kind == "fd" and rest.isdecimal() and rest.isascii():
             return cls("", 0, descriptors=(int(rest),))
         host, colon, port = text.rpartition(":")
         is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-        if not colon or not port.isdecimal() or is_bare_ipv6:
+        if not colon or not port.isdecimal() or not port.isascii() or is_bare_ipv6:
             raise ConfigError(
                 f"a place must be host:port, [ipv6]:port, unix:path or fd:number, not {text!r}"
             )

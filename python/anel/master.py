@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from anel.board import Board, State
 from anel.child import PARENTS
 from anel.companions import Companion, Companions
 from anel.failures import EXIT_SETUP
@@ -50,13 +52,18 @@ class Master:
         work: Callable[[], None],
         notifier: Notifier,
         lifetime: Lifetime,
+        board: Board,
         companions: Sequence[Companion] = (),
     ) -> None:
-        """Takes the sockets of all slots, and what a worker does once it has its post."""
+        """Takes the sockets of all slots, and what a worker does once it has its post.
+
+        The board tells others how the server does.
+        """
         self._listeners = listeners
         self._work = work
         self._notifier = notifier
         self._lifetime = lifetime
+        self._board = board
         self._slots = [Slot(number) for number in range(workers)]
         self._companions = Companions(companions)
         self._signals = Signals(PARENTS)
@@ -73,6 +80,8 @@ class Master:
         """
         with self._signals:
             self._signals.note(early)
+            self._board.note_master(os.getpid())
+            self._board.note_wanted(len(self._slots))
             self._companions.start_due(self._shed_all)
             # Alone: what is wrong with the application is said once.
             self._slots[0].start_at = 0.0
@@ -165,6 +174,7 @@ class Master:
 
     def _on_serving(self, slot: Slot, worker: Child) -> None:
         slot.starting, before, slot.serving = None, slot.serving, worker
+        worker.row.note_state(State.SERVING)
         if before is not None:
             self._tell_to_leave(slot, before)
         if not self._has_served:
@@ -173,6 +183,7 @@ class Master:
                     other.start_at = 0.0
             if all(other.serving is not None for other in self._slots):
                 self._has_served = True
+                self._board.note_state(State.SERVING)
                 say(f"Accepting connections on {self._listeners.addresses()}")
                 self._notifier.ready()
                 if self._rolls_again:
@@ -183,6 +194,7 @@ class Master:
 
     def _tell_to_leave(self, slot: Slot, worker: Child) -> None:
         slot.leaving.append(worker)
+        worker.row.note_state(State.DRAINING)
         worker.end_within(ENDING_S)
         with contextlib.suppress(OSError):
             worker.channel.send(Word.REPLACED.value)
@@ -206,6 +218,7 @@ class Master:
 
     def _end_workers(self, seconds: float) -> None:
         """Tells every worker to end, and kills those that are left after so many seconds."""
+        self._board.note_state(State.STOPPING)
         self._listeners.refuse_more()
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
@@ -230,6 +243,8 @@ class Master:
             # Whether it served before is in its last words.
             self._hear(slot, worker)
             worker.channel.close()
+            is_unasked = worker not in slot.leaving and not self._stops
+            self._board.leave(worker.row, died=is_unasked)
             if worker is slot.starting:
                 slot.starting = None
                 self._on_death_in_start_up(slot, code)
@@ -296,9 +311,10 @@ class Master:
 
     def _start(self, slot: Slot) -> Child:
         requests_max = self._lifetime.draw()
+        row = self._board.enter(slot.number)
 
         def work(channel: socket.socket) -> None:
-            take(WorkerPost(self._listeners.of(slot.number), channel, requests_max))
+            take(WorkerPost(self._listeners.of(slot.number), channel, requests_max, row))
             self._work()
 
         def shed() -> None:
@@ -306,7 +322,10 @@ class Master:
             self._listeners.keep(slot.number)
             self._companions.shed()
 
-        return fork(work, shed)
+        worker = fork(work, shed)
+        worker.row = row
+        row.note_pid(worker.pid)
+        return worker
 
     def _shed(self) -> None:
         """Closes, in a child, what is the master's alone."""

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import choices, proxies
-from anel.choices import Choices
+from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
+from anel.exceptions import ConfigError
 from anel.limits import LIMITS
 from anel.listener import Place
 from anel.logs import LEVELS
@@ -31,6 +32,7 @@ REACTORS = ("auto", "io_uring", "epoll")
 FINDING = "Which application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
+WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
 LOGS = "Logs"
 PROXIES = "Proxies in front"
@@ -48,6 +50,20 @@ class _Loop(Choice):
     def take(self, value: object, place: str) -> str | Callable[[], Any]:
         """The name or the function, unchanged."""
         return value if callable(value) else self.parse(value, place)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Address(Text):
+    """Where to listen, in one word."""
+
+    def parse(self, value: object, place: str) -> str:
+        """The word, unchanged."""
+        text = str(super().parse(value, place))
+        try:
+            Place.at(text)
+        except ConfigError:
+            raise self.refusal(value, place) from None
+        return text
 
 
 def _finding() -> Iterable[Setting]:
@@ -198,6 +214,17 @@ def _processes() -> Iterable[Setting]:
     )
 
 
+def _watching() -> Iterable[Setting]:
+    yield _Address(
+        name="metrics_bind",
+        key="metrics-bind",
+        group=WATCHING,
+        help="Serve /metrics (Prometheus), /health and /ready there, from a process of its own.",
+        kind="PLACE",
+        wanted="HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER",
+    )
+
+
 def _handlers() -> Iterable[Setting]:
     yield Choice(
         name="reactor",
@@ -270,6 +297,7 @@ APPLICATION: tuple[Setting, ...] = (*_finding(),)
 OPTIONS: tuple[Setting, ...] = (
     *_listening(),
     *_processes(),
+    *_watching(),
     *_handlers(),
     *_logs(),
     *_proxies(),
@@ -304,6 +332,7 @@ class RunOptions(TypedDict, total=False):
     pidfile: str | None
     user: str | int | None
     group: str | int | None
+    metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None
     log_level: str | None
@@ -360,6 +389,13 @@ def said_by_application(**values: object) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def defaults() -> Choices:
+    """Every option as it is when nobody chooses."""
+    return Choices(
+        choices.Chosen(option, option.default, Layer.DEFAULT, choices.DEFAULT) for option in OPTIONS
+    )
 
 
 def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from anel.board import Row
 from anel.listener import Listeners
 from anel.systemd import Notifier
 from anel.telling import say
@@ -40,6 +41,8 @@ class Post:
     def __init__(self, listeners: Listeners, notifier: Notifier) -> None:
         """Takes the sockets of the one slot there is."""
         self.listeners: Sequence[socket.socket] = listeners.of(0)
+        # Where it writes down how it does.
+        self.row = Row.unseen()
         self._all = listeners
         self._notifier = notifier
 
@@ -62,18 +65,20 @@ class WorkerPost(Post):
     """The post of a worker, whose master tells the world."""
 
     # Ctrl-C reaches every process of the terminal; it is the master's to act on.
-    signals = (signal.SIGTERM,)
+    signals: Sequence[int] = (signal.SIGTERM,)
 
     def __init__(
         self,
         listeners: Sequence[socket.socket],
         channel: socket.socket,
         requests_max: int | None,
+        row: Row,
     ) -> None:
-        """Takes the worker's end of the channel."""
+        """Takes the worker's end of the channel, and its row of the board."""
         self.listeners = listeners
         self.channel = channel
         self.requests_max = requests_max
+        self.row = row
 
     def announce(self) -> None:
         """Tells the master that it serves."""

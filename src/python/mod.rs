@@ -6,6 +6,7 @@
 
 mod answer;
 mod arguments;
+mod asyncio_view;
 mod context;
 mod coroutine;
 mod dispatch;
@@ -16,6 +17,7 @@ mod factory;
 mod guest;
 mod headers;
 mod lifetime;
+mod measures;
 mod orders;
 mod outcome;
 mod peers;
@@ -27,6 +29,7 @@ mod request;
 mod response;
 mod response_headers;
 mod routes;
+mod row;
 mod settings;
 mod shared;
 mod stream;
@@ -59,6 +62,8 @@ mod _core {
     #[pymodule_export]
     use super::response_headers::ResponseHeaders;
     #[pymodule_export]
+    use super::row::row_layout;
+    #[pymodule_export]
     use super::settings::default_limits;
     #[pymodule_export]
     use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
@@ -71,6 +76,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         super::arguments::intern_names(module.py());
         super::response_headers::register(module.py())?;
         super::factory::add_response_method(module.py())

@@ -13,6 +13,7 @@ use super::answer;
 use super::context::{self, Contexts};
 use super::guest::Guest;
 use super::headers::Names;
+use super::measures::Measures;
 use super::orders::Order;
 use super::peers::Peers;
 use super::pending::Pending;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub python_ran: Cell<bool>,
     /// What the loop that waits in our place is asked through.
     pub guest: Guest,
+    /// What is measured, for a worker that publishes it.
+    pub measures: Option<Box<Measures>>,
 }
 
 /// What starting a task needs, looked up once.
@@ -66,7 +69,12 @@ pub struct AsyncSupport {
 }
 
 impl Shared {
-    pub fn new(app: &Bound<'_, PyAny>, routes: Routes, views: Views) -> PyResult<Self> {
+    pub fn new(
+        app: &Bound<'_, PyAny>,
+        routes: Routes,
+        views: Views,
+        measures: Option<Box<Measures>>,
+    ) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
             Ok((!hook.is_none()).then(|| hook.unbind()))
@@ -93,6 +101,7 @@ impl Shared {
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
             guest: Guest::default(),
+            measures,
         })
     }
 

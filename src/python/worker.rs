@@ -11,16 +11,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::coroutine;
+use super::asyncio_view::AsyncioView;
 use super::dispatch::Dispatch;
 use super::ending::Ending;
 use super::errors::{config_error, reactor_unavailable};
+use super::measures::Measures;
 use super::raw;
 use super::routes::{AutomaticMethods, Routes};
+use super::row::Row;
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use super::view::Views;
@@ -40,6 +41,8 @@ pub struct Worker {
     pub(super) drained: Cell<bool>,
     /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
     snapshot: Cell<Snapshot>,
+    /// Where others read it.
+    pub(super) row: Option<Row>,
 }
 
 /// What a turn works with.
@@ -58,17 +61,12 @@ struct Watched {
     armed: bool,
 }
 
-/// What asyncio would do if the turn ended now.
-struct AsyncioView<'py> {
-    event_loop: Option<Bound<'py, PyAny>>,
-    next_timer: Option<usize>,
-}
-
 #[pymethods]
 impl Worker {
+    #[allow(clippy::too_many_arguments)] // Keywords in Python.
     #[new]
     #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
-                        automatic_methods=true))]
+                        automatic_methods=true, row=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -77,7 +75,10 @@ impl Worker {
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
         automatic_methods: bool,
+        row: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let row = row.map(|row| Row::new(&row)).transpose()?;
+        let measures = row.as_ref().map(|_| Box::new(Measures::new()));
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
         let choice = reactor
@@ -111,8 +112,10 @@ impl Worker {
                 &app,
                 routes,
                 Views::new(config.buffers.into()),
+                measures,
             )?),
             snapshot: Cell::default(),
+            row,
             reactor_name,
             reactor_notice: opened.notice,
             ending_wanted: Cell::new(None),
@@ -232,6 +235,7 @@ impl Worker {
         };
         if let Some(mut engine) = engine.take() {
             engine.shut_down(py, &self.shared);
+            self.publish(py, &engine);
         }
         self.drained.set(true);
         self.shared.stop(py);
@@ -297,6 +301,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Shows others what was counted until a rest, if they are to see it.
+    pub(super) fn publish(&self, py: Python<'_>, engine: &Engine) {
+        if let Some(row) = &self.row {
+            row.publish(py, &engine.snapshot(), &self.shared);
+        }
+    }
+
     /// The second half: what comes meanwhile is served. Says whether a watched descriptor is
     /// readable.
     pub(super) fn collect(
@@ -305,9 +316,12 @@ impl Worker {
         engine: &mut Engine,
         timeout: Option<Duration>,
     ) -> PyResult<bool> {
-        engine
-            .wait(py, timeout)
-            .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
+        self.publish(py, engine);
+        let waited = match (&self.row, &self.shared.measures) {
+            (Some(row), Some(measures)) => engine.wait_measured(py, timeout, row, measures),
+            _ => engine.wait(py, timeout),
+        };
+        waited.map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
         self.snapshot.set(engine.snapshot());
         if engine.completions.is_empty() {
             py.check_signals()?;
@@ -435,58 +449,21 @@ impl Engine {
         let (reactor, completions) = (&mut self.reactor, &mut self.completions);
         raw::without_gil(py, || reactor.wait(timeout, completions))
     }
-}
 
-impl<'py> AsyncioView<'py> {
-    /// The loop that runs on this thread, if any.
-    fn new(py: Python<'py>, shared: &Shared) -> PyResult<Self> {
-        let event_loop = py.import(intern!(py, "asyncio.events"))?;
-        let event_loop = event_loop.call_method0(intern!(py, "_get_running_loop"))?;
-        if event_loop.is_none() {
-            return Ok(Self {
-                event_loop: None,
-                next_timer: None,
-            });
-        }
-        if shared.async_support.borrow().is_none() {
-            *shared.async_support.borrow_mut() = Some(coroutine::support(&event_loop)?);
-        }
-        let mut view = Self {
-            event_loop: Some(event_loop),
-            next_timer: None,
-        };
-        view.next_timer = view.first_timer();
-        Ok(view)
-    }
-
-    /// Whether the loop has callbacks to run, is to stop, or has got an earlier timer than the one
-    /// that the turn's timeout was made from. The attributes are private, the same since Python
-    /// 3.4; a loop without them gets control back after every wait.
-    fn has_work(&self) -> bool {
-        let Some(event_loop) = &self.event_loop else {
-            return false;
-        };
-        let py = event_loop.py();
-        let ready = event_loop
-            .getattr(intern!(py, "_ready"))
-            .and_then(|ready| ready.len());
-        let stopping = event_loop
-            .getattr(intern!(py, "_stopping"))
-            .and_then(|s| s.is_truthy());
-        match (ready, stopping) {
-            (Ok(0), Ok(false)) => self.first_timer() != self.next_timer,
-            _ => true,
-        }
-    }
-
-    /// Identity of the earliest timer.
-    fn first_timer(&self) -> Option<usize> {
-        let event_loop = self.event_loop.as_ref()?;
-        let timers = event_loop
-            .getattr(intern!(event_loop.py(), "_scheduled"))
-            .ok()?;
-        let first = timers.get_item(0).ok()?;
-        Some(first.as_ptr() as usize)
+    /// The same for a worker that publishes what it does.
+    fn wait_measured(
+        &mut self,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+        row: &Row,
+        measures: &Measures,
+    ) -> Result<(), Errno> {
+        let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+        let before = completions.len();
+        let (waited, until_gil) = raw::without_gil_timed(py, || reactor.wait(timeout, completions));
+        row.wake(py);
+        measures.on_wait(self.completions.len() - before, until_gil);
+        waited
     }
 }
 

@@ -465,12 +465,14 @@ class IdleWorker:
         reactor: str,
         limits: dict[str, int] | None = None,
         automatic_methods: bool = True,
+        row: memoryview | None = None,
     ) -> None:
         self.app = app
         self.routes = routes
         self.reactor = reactor
         self.limits = limits
         self.automatic_methods = automatic_methods
+        self.row = row
         self.told: list[str] = []
         self.turns = 0
         self.drained_after_checks = 0

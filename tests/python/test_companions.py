@@ -48,7 +48,7 @@ PROGRAM = """
         def shed(self):
             pass
 
-    Launch.companions = lambda self: [Echo()]
+    Launch.companions = lambda self, *_: [Echo()]
     app = anel.Application()
     app.on_shutdown(lambda: print(f"worker {os.getpid()} ends", flush=True))
     app.router.add_route("/", lambda request: request.Response(text=str(os.getpid())))

@@ -21,7 +21,7 @@ from anel.limits import Limit
 from anel.options import APPLICATION, OPTIONS
 from anel.settings import Choice, Number, Setting, Switch
 from click.testing import CliRunner
-from conftest import Serve, get, start_server
+from conftest import Client, Serve, get, start_server
 
 # The test that shows on a running server what an option does; of APP, what is found for it.
 SHOWN = {
@@ -41,6 +41,7 @@ SHOWN = {
     "--pidfile": "test_places.test_the_pid_file_names_the_server_as_long_as_it_lives",
     "--user": "test_privileges.test_numbers_need_no_entry",
     "--group": "test_privileges.test_numbers_need_no_entry",
+    "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
     "--reactor": "test_options.test_the_reactor_is_the_one_that_was_chosen",
     "--loop": "test_guest.test_handlers_run_on_the_loop_that_was_chosen",
     "--debug": "test_proxies.test_the_request_log_names_the_client",
@@ -84,6 +85,8 @@ def sample(option: Setting) -> tuple[str, Any, Any]:
     if option.name in words:
         word = words[option.name]
         return word, [word], (word,)
+    if option.name == "metrics_bind":
+        return ":9090", ":9090", ":9090"
     if isinstance(option, Switch):
         return "1", True, True
     if isinstance(option, Choice):
@@ -239,8 +242,21 @@ def test_a_service_of_kubernetes_that_is_called_anel_is_explained(
 ) -> None:
     monkeypatch.setenv("ANEL_PORT", "tcp://10.0.0.1:80")
 
-    with pytest.raises(ConfigError, match=r"ANEL_PORT must be .*; Kubernetes sets it for a service"):
+    with pytest.raises(
+        ConfigError, match=r"ANEL_PORT must be .*; Kubernetes sets it for a service"
+    ):
         options.resolve()
+
+
+def test_metrics_are_served_at_a_place_of_their_own(serve: Serve) -> None:
+    server = serve(PROGRAM, "--metrics-bind", "127.0.0.1:0")
+    found = server.wait_for_line(r"^Metrics at http://127\.0\.0\.1:(\d+)/metrics$")
+
+    with Client(int(found[1])) as client:
+        metrics = client.ask(get("/metrics"))
+
+    assert metrics.status == 200
+    assert "# TYPE " in metrics.text
 
 
 @pytest.mark.parametrize("name", ["io_uring", "epoll"])
