@@ -357,6 +357,8 @@ class Application(RouteShortcuts):
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
         launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
+        # Workers have noted it, but in processes of their own.
+        script.note_serving()
 
     @property
     def _own(self) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _listening() -> Iterable[Setting]:
         default_of_run=8080,
         minimum=0,
         maximum=65535,
-        wanted="an int from 0 to 65535",
+        wanted="a number from 0 to 65535",
     )
     yield Text(
         name="uds",

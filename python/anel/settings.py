@@ -194,7 +194,7 @@ class Number(Setting):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
         text = str(value).strip().lower()
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text)
         factor = _FACTORS[self.unit].get(found[2]) if found else None
         if found is None or factor is None:
             return None
@@ -222,7 +222,8 @@ class CountOrAuto(Setting):
         if value == "auto":
             return "auto"
         is_number = isinstance(value, int) and not isinstance(value, bool)
-        number = int(str(value)) if is_number or str(value).isdecimal() else None
+        is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        number = int(str(value)) if is_number or is_digits else None
         if number is None or not self.minimum <= number <= self.maximum:
             raise self.refusal(value, place)
         return number
