@@ -9,8 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -20,7 +18,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -30,13 +27,13 @@ from anel.access_log import LogPath, Share
 from anel.exceptions import ConfigError
 from conftest import (
     DEADLINE_S,
+    REACTORS,
     Client,
     Serve,
     Server,
-    as_japronto,
     get,
-    sending,
     start_server,
+    start_service,
     wait_until,
 )
 
@@ -106,16 +103,17 @@ KEYS = [
 
 
 class Log:
-    """A server that logs to a file, and the file."""
+    """A server that logs to a file, and what the file has got since this was made."""
 
     def __init__(self, server: Server, path: pathlib.Path) -> None:
         self.server = server
         self.path = path
+        self._before = len(read(path))
 
     def lines(self, count: int) -> list[str]:
         """All lines, as soon as there are so many; each of them is whole."""
-        wait_until(lambda: len(self._read()) >= count, f"{count} lines")
-        lines = self._read()
+        wait_until(lambda: len(self.now()) >= count, f"{count} lines")
+        lines = self.now()
         assert len(lines) == count, lines
         return lines
 
@@ -124,8 +122,9 @@ class Log:
         found: dict[str, Any] = json.loads(self.lines(count)[-1])
         return found
 
-    def _read(self) -> list[str]:
-        return read(self.path)
+    def now(self) -> list[str]:
+        """The lines there are."""
+        return read(self.path)[self._before :]
 
 
 def read(path: pathlib.Path) -> list[str]:
@@ -134,19 +133,46 @@ def read(path: pathlib.Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
-@pytest.fixture
-def log(serve: Serve, tmp_path: pathlib.Path, reactor: str) -> Log:
-    """A server on each reactor, which logs JSON."""
-    path = tmp_path / "access.log"
-    options = ["--access-log", str(path), "--access-log-format", "json", "--reactor", reactor]
-    return Log(serve(PROGRAM, *options), path)
+@contextlib.contextmanager
+def started(folder: pathlib.Path, *options: str) -> Iterator[tuple[Server, pathlib.Path]]:
+    """A server that logs, and its log."""
+    program, path = folder / "program.py", folder / "access.log"
+    program.write_text(textwrap.dedent(PROGRAM))
+    options = ("--port", "0", "--access-log", str(path), *options)
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-m", "anel", "run", str(program), *options]
+        yield start_server(stack, command), path
 
 
-@pytest.fixture
-def text_log(serve: Serve, tmp_path: pathlib.Path) -> Log:
+@pytest.fixture(scope="module", params=REACTORS)
+def json_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, pathlib.Path]]:
+    """A server on each reactor that logs JSON."""
+    options = ["--access-log-format", "json", "--reactor", request.param]
+    with started(tmp_path_factory.mktemp("json"), *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def text_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Server, pathlib.Path]]:
     """A server that logs text."""
-    path = tmp_path / "access.log"
-    return Log(serve(PROGRAM, "--access-log", str(path)), path)
+    with started(tmp_path_factory.mktemp("text")) as server:
+        yield server
+
+
+@pytest.fixture
+def log(json_server: tuple[Server, pathlib.Path]) -> Log:
+    """The JSON log from here on."""
+    return Log(*json_server)
+
+
+@pytest.fixture
+def text_log(text_server: tuple[Server, pathlib.Path]) -> Log:
+    """The text log from here on."""
+    return Log(*text_server)
 
 
 def test_a_line_of_text_is_the_combined_format_with_duration_and_error(text_log: Log) -> None:
@@ -175,7 +201,8 @@ def test_a_line_of_json_has_every_field_in_its_order(log: Log) -> None:
 
     told = log.last()
     assert list(told) == KEYS
-    assert told["time"].endswith("Z") and len(told["time"]) == len("2026-11-21T19:35:33.123Z")
+    assert told["time"].endswith("Z")
+    assert len(told["time"]) == len("2026-11-21T19:35:33.123Z")
     at = datetime.datetime.fromisoformat(told.pop("time"))
     assert before <= at <= datetime.datetime.now(datetime.UTC)
     assert 0 < told.pop("duration") < DEADLINE_S
@@ -228,7 +255,7 @@ def test_every_kind_of_answer_is_logged_with_its_status_and_length(
     ("sent", "status", "error", "method", "target"),
     [
         (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "VersionInvalid", "GET", "/a b"),
-        (b"\x16\x03\x01\x00\xff\"\\\n", 400, "MethodInvalid", None, '\x16\x03\x01\x00\xff"\\'),
+        (b'\x16\x03\x01\x00\xff"\\\n', 400, "MethodInvalid", None, '\x16\x03\x01\x00\xff"\\'),
         (get("/" + "x" * 9_000), 414, "TargetTooLong", None, None),
         (get("/", "X-A: " + "x" * 40_000), 431, "HeadTooLarge", "GET", "/"),
         (
@@ -376,8 +403,6 @@ def test_a_peer_without_an_address_is_a_dash(serve: Serve, tmp_path: pathlib.Pat
     options = ["--uds", str(place), "--access-log", str(path)]
     command = [sys.executable, "-m", "anel", "run", str(program), *options]
     with contextlib.ExitStack() as stack:
-        from conftest import start_service
-
         server = start_service(stack, command, "Accepting connections on ", (), {})
         with Client.to(socket.AF_UNIX, str(place)) as client:
             client.ask(get("/"))
@@ -408,18 +433,24 @@ def test_a_file_is_appended_to(serve: Serve, tmp_path: pathlib.Path) -> None:
 
     server.ask(get("/"))
 
-    assert Log(server, path).lines(2)[0] == "before"
+    assert server.stop() == 0
+    assert len(read(path)) == 2
+    assert read(path)[0] == "before"
 
 
-def test_everything_is_written_when_the_server_was_told_to_stop(log: Log) -> None:
-    with log.server.client() as client:
+def test_everything_is_written_when_the_server_was_told_to_stop(
+    serve: Serve, tmp_path: pathlib.Path, reactor: str
+) -> None:
+    path = tmp_path / "access.log"
+    server = serve(PROGRAM, "--access-log", str(path), "--reactor", reactor)
+    with server.client() as client:
         for n in range(50):
             client.ask(get(f"/?{n}"))
 
-    assert log.server.stop() == 0
+    assert server.stop() == 0
 
-    assert [json.loads(line)["target"] for line in read(log.path)] == [
-        f"/?{n}" for n in range(50)
+    assert [COMBINED.fullmatch(line)["request"] for line in read(path)] == [  # type: ignore[index]
+        f"GET /?{n} HTTP/1.1" for n in range(50)
     ]
 
 
@@ -427,13 +458,16 @@ def test_what_is_answered_by_a_handler_that_stops_the_loop_is_logged_as_sent(
     serve: Serve, tmp_path: pathlib.Path, reactor: str
 ) -> None:
     path = tmp_path / "access.log"
-    program = PROGRAM + """
+    program = (
+        PROGRAM
+        + """
     def stop(request):
         app.loop.stop()
         return request.Response(text="stopped")
 
     app.router.add_route("/stop", stop)
     """
+    )
     server = serve(program, "--access-log", str(path), "--reactor", reactor)
 
     server.ask(get("/stop"))
@@ -442,31 +476,356 @@ def test_what_is_answered_by_a_handler_that_stops_the_loop_is_logged_as_sent(
     assert re.search(r'"GET /stop HTTP/1.1" 200 7 .* -$', read(path)[0])
 
 
-def test_as_many_lines_as_requests(
-    serve: Serve, tmp_path: pathlib.Path, reactor: str
-) -> None:
+def test_a_guest_in_another_loop_logs(serve: Serve, tmp_path: pathlib.Path, reactor: str) -> None:
+    path = tmp_path / "access.log"
+    server = serve(PROGRAM, "--access-log", str(path), "--loop", "uvloop", "--reactor", reactor)
+
+    server.ask(get("/late"))
+
+    wait_until(lambda: len(read(path)) == 1, "the line")
+
+
+def test_as_many_lines_as_requests(serve: Serve, tmp_path: pathlib.Path, reactor: str) -> None:
     path = tmp_path / "access.log"
     server = serve(PROGRAM, "--access-log", str(path), "--reactor", reactor)
-    flood(server, 100_000, b"/constant")
 
-    assert Log(server, path).lines(100_000)
+    flood(server, 100_000, "/constant")
+
+    wait_until(lambda: len(read(path)) >= 100_000, "the lines")
+    assert len(read(path)) == 100_000
     assert counters(server)["access_log_dropped_total"] == 0
 
 
-def flood(server: Server, count: int, target: bytes, depth: int = 100) -> None:
+def test_the_lines_of_several_workers_are_never_mixed(serve: Serve, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "access.log"
+    server = serve(PROGRAM, "--access-log", str(path), "--workers", "2")
+
+    flood_in_parallel(server, 8, 10_000)
+
+    assert server.stop() == 0
+    assert_whole(read(path), 8, 10_000)
+
+
+def test_the_lines_of_several_workers_are_never_mixed_in_a_pipe(
+    tmp_path: pathlib.Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    options = ["--port", "0", "--workers", "2", "--access-log", "-"]
+    command = [sys.executable, "-m", "anel", "run", str(program), *options]
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, command)
+
+        flood_in_parallel(server, 8, 5_000)
+
+        assert server.stop() == 0
+    lines = [line for line in server.lines if " - - [" in line]
+    assert_whole(lines, 8, 5_000)
+
+
+def test_a_line_that_is_too_long_for_a_pipe_is_cut_in_its_parts(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    server = serve(PROGRAM, "--access-log", str(path), "--access-log-format", "json")
+    with open(path, "rb") as pipe:
+        server.ask(get("/?" + "x" * 8_000, "User-Agent: " + "\xff" * 5_000))
+
+        line = pipe.readline()
+
+    told = json.loads(line)
+    assert len(line) <= 4_096
+    assert told["target"] == "/?" + "x" * (len(told["target"]) - 5) + "..."
+    assert told["user_agent"].startswith("\xff\xff")
+    assert told["user_agent"].endswith("\xff...")
+
+
+def test_a_renamed_file_is_left_when_the_workers_are_replaced(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    server = serve(PROGRAM, "--access-log", str(path), "--workers", "2")
+    for _ in range(20):
+        server.ask(get("/?before"))
+    wait_until(lambda: len(read(path)) == 20, "the lines before")
+
+    path.rename(old)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: ask_and_look(server, path), "a line in the new file")
+
+    assert server.stop() == 0
+    assert all("/?before" in line for line in read(old)[:20])
+    assert all("/?after" in line for line in read(path))
+
+
+def ask_and_look(server: Server, path: pathlib.Path) -> bool:
+    """Asks once more, and says whether the file is there and has got something."""
+    server.ask(get("/?after"))
+    return bool(read(path))
+
+
+def test_a_reader_that_stops_costs_lines_and_nobody_waits(
+    serve: Serve, tmp_path: pathlib.Path, reactor: str
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    server = serve(PROGRAM, "--access-log", str(path), "--reactor", reactor)
+    target = "/constant?" + "x" * 8_000
+
+    # More than may wait: 16 MiB, and what the pipe holds.
+    flood(server, 3_000, target)
+    server.wait_for_line("^anel: access log .*pipe: lines are dropped: ")
+
+    dropped = counters(server)["access_log_dropped_total"]
+    assert 0 < dropped < 3_000
+    with open(path, "rb") as pipe:
+        os.set_blocking(pipe.fileno(), False)
+        seen = bytearray()
+
+        def read_on() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                seen.extend(os.read(pipe.fileno(), 1 << 20))
+            return seen.endswith(b"\n") and seen.count(b"\n") >= 3_001 - dropped
+
+        wait_until(read_on, "the lines that were not dropped")
+        server.ask(get("/?goes-on"))
+        wait_until(lambda: read_on() and b"/?goes-on" in seen, "the next line")
+    lines = [line for line in server.lines if "lines are dropped" in line]
+    assert len(lines) == 1
+
+
+def test_a_reader_that_stops_does_not_keep_the_server(serve: Serve, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    server = serve(PROGRAM, "--access-log", str(path))
+    # More than the pipe holds, and less than may wait.
+    flood(server, 1_000, "/constant?" + "x" * 1_000)
+
+    assert server.stop() == 0
+
+    assert any("lines are dropped: they are not taken at the end" in line for line in server.lines)
+
+
+def test_a_full_disk_is_told_once_and_costs_lines_only(serve: Serve) -> None:
+    server = serve(PROGRAM, "--access-log", "/dev/full")
+
+    for n in range(20):
+        server.ask(get("/"))
+        wait_until(lambda n=n: counters(server)["access_log_dropped_total"] > n, "a dropped line")  # type: ignore[misc]
+
+    assert server.stop() == 0
+    told = [line for line in server.lines if "dropped" in line]
+    assert len(told) == 1
+    assert told[0].startswith("anel: access log /dev/full: lines are dropped: No space left")
+
+
+def test_nobody_reading_stdout_is_no_reason_to_end(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--access-log", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = re.search(r":(\d+)$", process.stdout.readline().strip())
+        assert found is not None
+        process.stdout.close()
+        server = Server(process, int(found[1]))
+
+        for _ in range(5):
+            assert server.ask(get("/")).status == 200
+        assert "lines are dropped: Broken pipe" in process.stderr.readline()
+        assert server.ask(get("/")).status == 200
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_a_sample_is_about_as_large_as_it_should_be(serve: Serve, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "access.log"
+    server = serve(PROGRAM, "--access-log", str(path), "--access-log-sample", "0.1")
+
+    flood(server, 40_000, "/constant")
+
+    assert server.stop() == 0
+    # 4,000, give or take 60 on average. 900 is fifteen times that.
+    assert 3_100 < len(read(path)) < 4_900
+
+
+def test_failures_are_logged_whatever_the_sample(serve: Serve, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "access.log"
+    server = serve(PROGRAM, "--access-log", str(path), "--access-log-sample", "0")
+    for target in ["/", "/fails", "/missing", "/late", "/fails"]:
+        server.ask(get(target))
+
+    assert server.stop() == 0
+    assert [line.split('"')[1] for line in read(path)] == ["GET /fails HTTP/1.1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing/access.log", "ENOENT"), (".", "EISDIR"), ("program.py/access.log", "ENOTDIR")],
+)
+def test_a_file_that_cannot_be_had_ends_the_server_with_one_line(
+    tmp_path: pathlib.Path, name: str, reason: str
+) -> None:
+    ended = run(tmp_path, "--access-log", str(tmp_path / name))
+
+    path = os.path.normpath(tmp_path / name)
+    assert ended.returncode == 3
+    assert ended.stderr == f"anel: cannot write the access log {path} ({reason})\n"
+
+
+def test_a_worker_whose_file_cannot_be_had_ends_the_server_too(tmp_path: pathlib.Path) -> None:
+    ended = run(tmp_path, "--access-log", str(tmp_path), "--workers", "2")
+
+    assert ended.returncode == 3
+    assert ended.stderr.count("cannot write the access log") == 1
+
+
+def test_the_file_is_opened_by_the_user_that_the_server_becomes(tmp_path: pathlib.Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+    ended = run(tmp_path, "--access-log", "/access.log", "--user", "54321", "--group", "54321")
+
+    assert ended.returncode == 3
+    assert "cannot write the access log /access.log (EACCES)" in ended.stderr
+
+
+def test_a_closed_stdout_cannot_be_logged_to(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    command = f"exec {sys.executable} -m anel run {program} --port 0 --access-log - >&-"
+
+    ended = subprocess.run(
+        ["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S
+    )
+
+    assert ended.returncode == 3
+    assert ended.stderr == "anel: cannot log to stdout: it is closed; name a file instead\n"
+
+
+def test_a_relative_path_is_where_the_process_was_started(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    program = "import os; os.chdir('elsewhere')\n" + textwrap.dedent(PROGRAM)
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "anel", "run", "program.py", "--port", "0"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(tmp_path))
+        server = start_server(stack, command, ANEL_ACCESS_LOG="a.log")
+        server.ask(get("/"))
+        assert server.stop() == 0
+
+    assert len(read(tmp_path / "a.log")) == 1
+
+
+def test_a_program_may_say_it_with_arguments(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "access.log"
+    arguments = f"access_log=pathlib.Path({str(path)!r}), access_log_format='json'"
+    program = tmp_path / "program.py"
+    source = f"import pathlib\n{textwrap.dedent(PROGRAM)}\napp.run('127.0.0.1', 0, {arguments})\n"
+    program.write_text(source)
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, [sys.executable, str(program)])
+        server.ask(get("/"))
+        assert server.stop() == 0
+
+    assert json.loads(read(path)[0])["status"] == 200
+
+
+PATH = LogPath(name="log", key="log", help="", group="")
+SHARE = Share(name="share", key="share", help="", group="")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("-", "-"),
+        ("on", "-"),
+        (True, "-"),
+        ("1", "-"),
+        ("off", None),
+        ("0", None),
+        (False, None),
+        ("/a/../b", "/b"),
+        (pathlib.Path("/a"), "/a"),
+    ],
+)
+def test_a_place_for_a_log_is_a_path_or_stdout_or_none(value: object, meant: str | None) -> None:
+    assert PATH.take(value, "log") == meant
+
+
+@pytest.mark.parametrize("value", ["", "a\0b", 1, b"a"])
+def test_what_is_no_place_for_a_log_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="log must be the path of a file, - for stdout, or off"):
+        PATH.take(value, "log")
+
+
+@pytest.mark.parametrize("value", ["0", 1, 0.25, "1e-3"])
+def test_a_share_is_a_number(value: object) -> None:
+    assert SHARE.parse(value, "share") == float(str(value))
+
+
+@pytest.mark.parametrize("value", ["-0.1", 1.01, "nan", "inf", "half", True, None])
+def test_what_is_no_share_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="share must be a number from 0 to 1"):
+        SHARE.parse(value, "share")
+
+
+def run(folder: pathlib.Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A server that cannot start."""
+    program = folder / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+
+
+def flood(server: Server, count: int, target: str, depth: int = 100) -> None:
     """Asks so many requests on one connection, so many at a time, and reads the answers."""
-    request = b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    with server.connect() as connection:
-        length = None
-        for _ in range(count // depth):
-            connection.sendall(request * depth)
-            if length is None:
-                # The first answer tells how long they all are.
-                first = connection.recv(1 << 16, socket.MSG_PEEK)
-                length = first.index(b"\r\n\r\n") + 4 + len(first.split(b"\r\n\r\n")[1].split(b"HTTP")[0])
-            left = length * depth
-            while left:
-                left -= len(connection.recv(left))
+    request = get(target)
+    with server.client() as client:
+        client.send(request)
+        # The others are as long: of the same second or not, a date is.
+        answer = client.answer()
+        length = len(answer.head) + len(answer.body)
+        left = count - 1
+        while left:
+            batch = min(depth, left)
+            client.send(request * batch)
+            client.next_bytes(length * batch)
+            left -= batch
+
+
+def flood_in_parallel(server: Server, clients: int, count: int) -> None:
+    """The same on some connections at the same time, each with a target of its own."""
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        floods = [
+            pool.submit(flood, server, count, f"/constant?client={n}&{'x' * 50 * n}")
+            for n in range(clients)
+        ]
+        for one in floods:
+            one.result(DEADLINE_S * 3)
+
+
+def assert_whole(lines: list[str], clients: int, count: int) -> None:
+    """Every line is whole, and there are as many as requests."""
+    targets = Counter()  # type: ignore[var-annotated]
+    for line in lines:
+        found = COMBINED.fullmatch(line)
+        assert found is not None, line
+        targets[found["request"]] += 1
+    expected = {f"GET /constant?client={n}&{'x' * 50 * n} HTTP/1.1": count for n in range(clients)}
+    assert targets == expected
 
 
 def counters(server: Server) -> dict[str, int]:
