@@ -22,6 +22,10 @@ FORMATS = ("text", "json")
 # In the place of a path.
 STDOUT = "-"
 
+# In the place of a path, too: as for what is on or off and no more.
+_ON = (STDOUT, "on", "true", "1")
+_OFF = ("off", "false", "0")
+
 # What the worker takes: a path (None is standard output), a format and a rate.
 Wanted: TypeAlias = tuple[str | None, str, float]
 
@@ -47,9 +51,9 @@ class LogPath(Setting):
 
     def parse(self, value: object, place: str) -> str | None:
         """An absolute path, `-` or None."""
-        if value in ("off", False):
+        if value is False or value in _OFF:
             return None
-        if value in ("on", True, STDOUT):
+        if value is True or value in _ON:
             return STDOUT
         if not isinstance(value, str) or not value or "\0" in value:
             raise self.refusal(value, place)

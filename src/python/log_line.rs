@@ -4,9 +4,10 @@
 //! plain ASCII in its place: nobody can end a line, a field or an object for us, nor send commands
 //! to a terminal.
 
+use std::fmt::Arguments;
 use std::io::Write;
-use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::protocol::Version;
 use crate::server::{Outcome, Record};
@@ -65,7 +66,7 @@ impl Lines {
     fn push_text(&self, out: &mut Vec<u8>, record: &Record<'_>, part_max: usize) {
         let asked = &record.asked;
         match record.client {
-            Some(client) => push_address(out, client),
+            Some(client) => push_shown(out, format_args!("{client}")),
             None => out.push(b'-'),
         }
         out.extend_from_slice(b" - - [");
@@ -92,7 +93,9 @@ impl Lines {
         out.push(b' ');
         push_seconds(out, record.duration_us);
         out.push(b' ');
-        out.extend_from_slice(error(record.outcome).unwrap_or("-").as_bytes());
+        if !push_error(out, record.outcome) {
+            out.push(b'-');
+        }
     }
 
     fn push_json(&self, out: &mut Vec<u8>, record: &Record<'_>, ms: u64, part_max: usize) {
@@ -106,7 +109,7 @@ impl Lines {
         match record.client {
             Some(client) => {
                 out.push(b'"');
-                push_address(out, client);
+                push_shown(out, format_args!("{client}"));
                 out.push(b'"');
             }
             None => out.extend_from_slice(b"null"),
@@ -129,18 +132,27 @@ impl Lines {
         out.extend_from_slice(b",\"user_agent\":");
         push_string(out, asked.user_agent, part_max);
         out.extend_from_slice(b",\"error\":");
-        push_string(out, error(record.outcome).map(str::as_bytes), part_max);
+        match record.outcome {
+            Outcome::Whole => out.extend_from_slice(b"null"),
+            outcome => {
+                out.push(b'"');
+                push_error(out, outcome);
+                out.push(b'"');
+            }
+        }
         out.push(b'}');
     }
 }
 
-/// What went wrong, in one word.
-fn error(outcome: Outcome) -> Option<&'static str> {
+/// Appends what went wrong, in one word: a mistake by its name, as in `HeadTooLarge`, or why the
+/// connection ended, as in `peer_reset`. `false` when nothing did.
+fn push_error(out: &mut Vec<u8>, outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Whole => None,
-        Outcome::Refused(error) => Some(error.token()),
-        Outcome::BrokenOff(reason) => Some(reason.token()),
+        Outcome::Whole => return false,
+        Outcome::Refused(error) => push_shown(out, format_args!("{error:?}")),
+        Outcome::BrokenOff(reason) => out.extend_from_slice(reason.token().as_bytes()),
     }
+    true
 }
 
 fn protocol(version: Version) -> &'static [u8] {
@@ -154,8 +166,8 @@ fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn push_address(out: &mut Vec<u8>, address: IpAddr) {
-    let written = write!(out, "{address}");
+fn push_shown(out: &mut Vec<u8>, shown: Arguments<'_>) {
+    let written = out.write_fmt(shown);
     debug_assert!(written.is_ok(), "a vector takes everything");
 }
 
@@ -229,37 +241,25 @@ fn push_units(out: &mut Vec<u8>, character: char) {
 
 /// A second of UTC: `21/Nov/2026:19:35:33 +0000`, or the beginning of an ISO 8601 time.
 fn written_second(format: Format, unix_s: u64) -> String {
-    let (year, month, day) = civil(unix_s / 86_400);
-    let (hour, minute, second) = (unix_s / 3_600 % 24, unix_s / 60 % 60, unix_s % 60);
+    // `Sat, 21 Nov 2026 19:35:33 GMT`; there is none behind the year 9999.
+    let at = UNIX_EPOCH + Duration::from_secs(unix_s.min(UNIX_S_MAX));
+    let date = httpdate::fmt_http_date(at);
+    let (day, month, year, time) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
     match format {
-        Format::Text => {
-            let month = MONTHS[month as usize - 1];
-            format!("{day:02}/{month}/{year}:{hour:02}:{minute:02}:{second:02} +0000")
-        }
+        Format::Text => format!("{day}/{month}/{year}:{time} +0000"),
         Format::Json => {
-            format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+            let months = MONTHS.iter().take_while(|name| **name != month).count() + 1;
+            format!("{year}-{months:02}-{day}T{time}")
         }
     }
-}
-
-/// Year, month and day of a day since 1970-01-01. Years begin in March, so that a leap day is the
-/// last of its year (Hinnant, chrono-compatible low-level date algorithms, 2013).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let leaps = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
-    let year = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let january_or_february = u64::from(month >= 10);
-    let month = (month + 2) % 12 + 1;
-    (era * 400 + year + january_or_february, month, day)
 }
 
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
+
+/// The last second of the year 9999.
+const UNIX_S_MAX: u64 = 253_402_300_799;
 
 /// What stands for the rest of a part that is too long.
 const CUT: &[u8] = b"...";
