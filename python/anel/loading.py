@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -176,5 +177,9 @@ def _find(module: ModuleType, attribute: str, spec: str) -> object:
 def _call(factory: object, spec: str) -> object:
     if not callable(factory):
         raise LoadError(f"{spec!r} calls a {type(factory).__name__}, which is no function")
+    if inspect.iscoroutinefunction(factory):
+        raise LoadError(
+            f"{spec!r} calls a coroutine function; no loop runs yet that could await it"
+        )
     made: object = factory()
     return made

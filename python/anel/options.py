@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import choices, proxies
+from anel.access_log import FORMATS, LogPath, Share
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
@@ -26,6 +27,7 @@ from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Wo
 
 if TYPE_CHECKING:
     import asyncio
+    import os
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -130,7 +132,7 @@ def _listening() -> Iterable[Setting]:
         default_of_run=8080,
         minimum=0,
         maximum=65535,
-        wanted="an int from 0 to 65535",
+        wanted="a number from 0 to 65535",
     )
     yield Text(
         name="uds",
@@ -262,6 +264,27 @@ def _logs() -> Iterable[Setting]:
         kind="LEVEL",
         default="info",
     )
+    yield LogPath(
+        name="access_log",
+        key="access-log",
+        group=LOGS,
+        help="Log every request to a file that is appended to, or to stdout.",
+    )
+    yield Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group=LOGS,
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    )
+    yield Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group=LOGS,
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    )
 
 
 def _proxies() -> Iterable[Setting]:
@@ -340,6 +363,9 @@ class RunOptions(TypedDict, total=False):
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
+    access_log: str | os.PathLike[str] | bool | None
+    access_log_format: str | None
+    access_log_sample: float | str | None
     limit_request_head: int | str | None
     limit_request_line: int | str | None
     limit_request_fields: int | None

@@ -18,7 +18,7 @@ use super::request::Request;
 use super::shared::Shared;
 use crate::protocol::{ClientField, Network, Trust};
 use crate::reactor::peer_name;
-use crate::server::{ExchangeId, Opening, Proxied};
+use crate::server::{ExchangeId, Opening, Proxied, Sender};
 
 /// The peers of a worker's connections.
 pub struct Peers {
@@ -120,6 +120,17 @@ impl Peers {
         let peer = Peer::new(py, peer_name(socket?).ok()?);
         self.keep(exchange.slot, exchange.generation, peer.clone_ref(py));
         Some(peer)
+    }
+
+    /// Who sent a request that is recorded; what `Request::client` says.
+    pub fn client(&self, py: Python<'_>, sender: Sender<'_>) -> Option<IpAddr> {
+        let peer = self.find(py, sender.exchange, Some(sender.socket))?;
+        let address = peer.address.ip();
+        let client = match (self.trust_in(&peer), sender.head) {
+            (Some(trust), Some((head, bytes))) => trust.client(head, bytes, address),
+            _ => address,
+        };
+        Some(client.to_canonical())
     }
 
     fn keep(&self, slot: u32, generation: u32, peer: Peer) {

@@ -480,6 +480,7 @@ class IdleWorker:
         limits: dict[str, int] | None = None,
         automatic_methods: bool = True,
         row: memoryview | None = None,
+        access_log: Any = None,
     ) -> None:
         self.app = app
         self.routes = routes
@@ -487,6 +488,7 @@ class IdleWorker:
         self.limits = limits
         self.automatic_methods = automatic_methods
         self.row = row
+        self.access_log = access_log
         self.told: list[str] = []
         self.turns = 0
         self.drained_after_checks = 0

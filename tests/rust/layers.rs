@@ -69,6 +69,7 @@ const PYTHON: &[&str] = &[
     "failures",
     "loops",
     "logs",
+    "access_log",
     "options",
     "guest",
     "redirection",
