@@ -1,6 +1,6 @@
 #!/bin/sh
 # The servers that tests talk to: a redis-server and a PostgreSQL for asyncio's clients, an HAProxy in
-# front of ours.
+# front of ours; and strace.
 #
 # Looks for them and, where Debian's apt-get may be used (as root, or through sudo without a
 # password), installs what is missing. Starts nothing: the tests start their own servers in
@@ -22,8 +22,14 @@ have_haproxy() {
     command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ]
 }
 
+# What the kernel saw of us: the counters of system calls are held against it.
+have_strace() {
+    command -v strace >/dev/null
+}
+
 missing=""
-have_redis || missing="redis-server"
+have_strace || missing="strace"
+have_redis || missing="$missing redis-server"
 have_postgres || missing="$missing postgresql"
 have_haproxy || missing="$missing haproxy"
 [ -n "$missing" ] || exit 0
