@@ -18,7 +18,7 @@ from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
-from anel.listener import Listeners, Place
+from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
 from anel.observer import Observer, Serve
 from anel.pid_file import pid_file
@@ -38,6 +38,8 @@ class Launch:
 
     host: str
     port: int
+    # Goes before the other places.
+    bind: Sequence[str] = ()
     uds: str | None = None
     fd: int | None = None
     # None: this process serves by itself.
@@ -51,9 +53,11 @@ class Launch:
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
-        Place(self.host, self.port, self.uds, () if self.fd is None else (self.fd,))
+        self._places(())
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd exclude each other")
+        if self.bind and (self.uds is not None or self.fd is not None):
+            raise ConfigError("bind excludes uds and fd: it takes unix:PATH and fd:NUMBER itself")
         if self.worker_num is not None:
             worker_count(self.worker_num)
         for name, least in (("max_requests", 1), ("max_requests_jitter", 0)):
@@ -66,7 +70,7 @@ class Launch:
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
         if self.metrics_bind is not None:
-            Place.of(self.metrics_bind)
+            Place.at(self.metrics_bind)
 
     @property
     def workers(self) -> int | None:
@@ -85,7 +89,7 @@ class Launch:
         """The processes beside the workers that the options ask for. They open what they need."""
         companions: list[Companion] = []
         if self.metrics_bind is not None:
-            listeners = _listen(Place.of(self.metrics_bind), 1)
+            listeners = _listen([Place.at(self.metrics_bind)], 1)
             observer = Observer(listeners, board, serve_handlers)
             companions.append(observer)
             say(f"Metrics at {observer.addresses()}/metrics")
@@ -156,15 +160,18 @@ class Launch:
                 leave(EXIT_SETUP, str(error))
             yield listeners, notifier, early
 
+    def _places(self, handed_over: tuple[int, ...]) -> list[Place]:
+        given = handed_over if self.fd is None else (self.fd,)
+        place = Place(self.host, self.port, self.uds, given)
+        return [Place.at(text) for text in self.bind] or [place]
+
     def _listen(self, slots: int) -> Listeners:
-        given: tuple[int, ...] = () if self.fd is None else (self.fd,)
-        if self.fd is None and self.uds is None:
-            given = handed_over()
-        return _listen(Place(self.host, self.port, self.uds, given), slots)
+        is_chosen = self.bind or self.fd is not None or self.uds is not None
+        return _listen(self._places(() if is_chosen else handed_over()), slots)
 
 
-def _listen(place: Place, slots: int) -> Listeners:
+def _listen(places: Sequence[Place], slots: int) -> Listeners:
     try:
-        return Listeners(place, slots)
-    except OSError as error:
-        leave(EXIT_BIND, f"cannot listen on {place}: {error.strerror or error}")
+        return Listeners(places, slots)
+    except ListenError as error:
+        leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")

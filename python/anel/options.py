@@ -1,9 +1,10 @@
-"""Every option of a server: the one table that all ways to choose one are made of.
+"""Every option there is: the one table that all ways to choose one are made of.
 
 An entry of `OPTIONS` is an option of the command line with its help, a variable of the environment,
 a key of `[tool.anel]`, a keyword of `Application.run()` (its type is in `RunOptions`) and a line of
 `anel config`. Who heeds it asks `Choices` for it by name; a field of `Launch` is filled by its name
-alone. Refuses to know what an option does.
+alone. `APPLICATION` has what the commands alone have, to find an application. Refuses to know what
+an option does.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import choices, proxies
-from anel.choices import Choices
+from anel.access_log import FORMATS, LogPath, Share
+from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
 from anel.limits import LIMITS
 from anel.listener import Place
+from anel.logs import LEVELS
 from anel.loops import LOOPS
 from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
 from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Words
 
 if TYPE_CHECKING:
     import asyncio
+    import os
 
 REACTORS = ("auto", "io_uring", "epoll")
 
+FINDING = "Which application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
 WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
+LOGS = "Logs"
 PROXIES = "Proxies in front"
 
 # A worker's life in requests; more is none.
@@ -56,13 +62,52 @@ class _Address(Text):
         """The word, unchanged."""
         text = str(super().parse(value, place))
         try:
-            Place.of(text)
+            Place.at(text)
         except ConfigError:
             raise self.refusal(value, place) from None
         return text
 
 
+def _finding() -> Iterable[Setting]:
+    yield Text(
+        name="app",
+        key="app",
+        group=FINDING,
+        help="What to serve.",
+        kind="APP",
+        is_argument=True,
+        wanted="module:attribute or file.py",
+    )
+    yield Switch(
+        name="factory",
+        key="factory",
+        group=FINDING,
+        help="APP is a function that makes the application; APP() says the same.",
+        default=False,
+    )
+    yield Text(
+        name="app_dir",
+        key="app-dir",
+        group=FINDING,
+        help="Folder in which APP is looked for first; default: the working directory.",
+        kind="PATH",
+        wanted="the path of a folder",
+    )
+
+
 def _listening() -> Iterable[Setting]:
+    yield Words(
+        name="bind",
+        key="bind",
+        flags=("-b",),
+        group=LISTENING,
+        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
+        " several times, and goes before the others here.",
+        check=lambda words: [Place.at(word) for word in words],
+        kind="PLACE",
+        repeatable=True,
+        default=(),
+    )
     yield Text(
         name="host",
         key="host",
@@ -87,7 +132,7 @@ def _listening() -> Iterable[Setting]:
         default_of_run=8080,
         minimum=0,
         maximum=65535,
-        wanted="an int from 0 to 65535",
+        wanted="a number from 0 to 65535",
     )
     yield Text(
         name="uds",
@@ -177,8 +222,8 @@ def _watching() -> Iterable[Setting]:
         key="metrics-bind",
         group=WATCHING,
         help="Serve /metrics (Prometheus), /health and /ready there, from a process of its own.",
-        kind="HOST:PORT|unix:PATH",
-        wanted="HOST:PORT, [ADDRESS]:PORT or unix:PATH",
+        kind="PLACE",
+        wanted="HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER",
     )
 
 
@@ -208,13 +253,48 @@ def _handlers() -> Iterable[Setting]:
     )
 
 
+def _logs() -> Iterable[Setting]:
+    yield Choice(
+        name="log_level",
+        key="log-level",
+        group=LOGS,
+        help=f"What the library logs, from {', '.join(LEVELS)} on: on stderr, unless the"
+        " application has configured logging.",
+        names=LEVELS,
+        kind="LEVEL",
+        default="info",
+    )
+    yield LogPath(
+        name="access_log",
+        key="access-log",
+        group=LOGS,
+        help="Log every request to a file that is appended to, or to stdout.",
+    )
+    yield Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group=LOGS,
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    )
+    yield Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group=LOGS,
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    )
+
+
 def _proxies() -> Iterable[Setting]:
     yield Words(
         name="trusted_proxies",
         key="trusted-proxies",
         group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas.",
-        check=proxies.networks,
+        help="Addresses and networks of the proxies that are believed, with commas; unix is"
+        " whoever connects over a Unix socket.",
+        check=proxies.believed,
         kind="NETWORK,...",
         default=(),
     )
@@ -236,17 +316,28 @@ def _proxies() -> Iterable[Setting]:
     )
 
 
+APPLICATION: tuple[Setting, ...] = (*_finding(),)
+
 OPTIONS: tuple[Setting, ...] = (
     *_listening(),
     *_processes(),
     *_watching(),
     *_handlers(),
+    *_logs(),
     *_proxies(),
     *LIMITS,
 )
 
+# What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
+# the application, and for nobody else, because its pages show tracebacks.
+DEV: Mapping[str, Any] = {"host": "127.0.0.1", "worker_num": None, "debug": True}
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}
+
+
+# The ways to choose a place; those behind the first two are there only if they are chosen.
+_PLACES = ("host", "port", "bind", "uds", "fd")
 
 
 class RunOptions(TypedDict, total=False):
@@ -257,6 +348,7 @@ class RunOptions(TypedDict, total=False):
     """
 
     workers: int | str | None
+    bind: str | Iterable[str] | None
     uds: str | None
     fd: int | None
     max_requests: int | str | None
@@ -267,9 +359,13 @@ class RunOptions(TypedDict, total=False):
     metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None
+    log_level: str | None
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
+    access_log: str | os.PathLike[str] | bool | None
+    access_log_format: str | None
+    access_log_sample: float | str | None
     limit_request_head: int | str | None
     limit_request_line: int | str | None
     limit_request_fields: int | None
@@ -324,9 +420,17 @@ def said_by_application(**values: object) -> dict[str, Any]:
 
 def defaults() -> Choices:
     """Every option as it is when nobody chooses."""
-    return Choices(choices.Chosen(option, option.default, choices.DEFAULT) for option in OPTIONS)
+    return Choices(
+        choices.Chosen(option, option.default, Layer.DEFAULT, choices.DEFAULT) for option in OPTIONS
+    )
 
 
 def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:
-    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError."""
-    return choices.resolve(OPTIONS, said or {}, own or {})
+    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError.
+
+    Where to listen is one choice, whatever it is made with: a port of the command line goes before
+    a path of the file.
+    """
+    chosen = choices.resolve((*APPLICATION, *OPTIONS), said or {}, own or {})
+    layers = {name: chosen.of(name).layer for name in _PLACES}
+    return chosen.without([name for name in _PLACES[2:] if layers[name] > min(layers.values())])

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -337,8 +338,8 @@ def test_a_signal_as_soon_as_the_port_is_open_drains(
     number: int,
 ) -> None:
     class Opening(Listeners):
-        def __init__(self, place: Place, slots: int = 1) -> None:
-            super().__init__(place, slots)
+        def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
+            super().__init__(places, slots)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr("anel.launch.Listeners", Opening)
