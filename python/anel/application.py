@@ -394,6 +394,8 @@ class Application(RouteShortcuts):
             overridden.get("proxy_protocol", proxy_protocol),
         )
         launch.serve(lambda post, early: self._work(post, early, loop, reactor, chosen))
+        # Also where only workers, which are other processes, did.
+        script.note_serving()
 
     def _check_loop(self, launch: Launch) -> None:
         if self._loop is None or self._loop.is_closed():
