@@ -22,6 +22,8 @@ from anel.forms import Files, Form
 from anel.routing import Route, TableEntry
 from anel.transport import Transport
 
+__version__: str
+
 __all__ = [
     "BodyReader",
     "BodyWriter",

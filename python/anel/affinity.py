@@ -38,15 +38,13 @@ def parse(text: str) -> tuple[int, ...] | None:
     if text in (OFF, AUTO):
         return () if text == OFF else None
     if not isinstance(text, str) or not _LIST.fullmatch(text):
-        raise ConfigError(
-            f"affinity must be off, auto or a list of processors such as 0-3,6, not {text!r}"
-        )
+        raise ConfigError(f"must be off, auto or a list of processors such as 0-3,6, not {text!r}")
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
         begin, end = int(first), int(last or first)
         if end > _NUMBER_MAX or begin > end:
-            raise ConfigError(f"affinity names no processors with {part!r}")
+            raise ConfigError(f"names no processors with {part!r}")
         numbers += range(begin, end + 1)
     return tuple(dict.fromkeys(numbers))
 

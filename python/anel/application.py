@@ -12,13 +12,13 @@ import contextlib
 import functools
 import inspect
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
-from anel import _core, encoding, extension, limits, loops, proxies, script
+from anel import _core, encoding, extension, logs, loops, options, proxies, script
+from anel.choices import Choices
 from anel.exceptions import (
     ConfigError,
     HTTPException,
@@ -30,26 +30,22 @@ from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.handlers import Kind
 from anel.hooks import Hook, Hooks, StartUpFailed
 from anel.launch import Launch
+from anel.limits import differing_limits, own_limits
 from anel.loading import is_loading
 from anel.loops import LoopChoice
 from anel.middleware import Chain
+from anel.options import RunOptions
 from anel.post import Post
 from anel.request import on_one_line
 from anel.routing import Router, TableEntry
 from anel.serving import Serving
 from anel.shortcuts import RouteShortcuts
 
-REACTORS = ("auto", "io_uring", "epoll")
-
 ErrorHandler: TypeAlias = Callable[[_core.Request, Any], Any]
 H = TypeVar("H", bound=Hook)
 M = TypeVar("M", bound=Callable[..., Any])
 
 _logger = logging.getLogger("anel.error")
-
-# Idle connections are closed after a century at the latest. Programs that want them to stay give
-# infinity, or a number with many zeros, which a clock in milliseconds must not overflow with.
-_IDLE_S_MAX = 100 * 365 * 24 * 3600
 
 
 class Application(RouteShortcuts):
@@ -60,7 +56,7 @@ class Application(RouteShortcuts):
     off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
     asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
     `limits` replaces limits on peers and handlers by name, such as `{"body_bytes_max": 1 << 20}` or
-    `{"handler_timeout_ms": "30s"}` (`anel.limits`); command line, environment and file go before.
+    `{"handler_timeout_ms": "30s"}` (`anel.limits`).
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
 
     `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
@@ -68,8 +64,10 @@ class Application(RouteShortcuts):
     name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
     name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
     begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
-    connect. What is None comes from the environment: ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS,
-    ANEL_PROXY_PROTOCOL.
+    connect.
+
+    Whoever runs the server may choose otherwise: the command line, the arguments of `run()`, the
+    environment and `[tool.anel]` in pyproject.toml go before what is said here, in this order.
     """
 
     # Whether HEAD and OPTIONS are answered without a route of their own, and 405 instead of 404.
@@ -98,19 +96,23 @@ class Application(RouteShortcuts):
             )
         if log_request not in (None, True, False):
             raise ConfigError(f"log_request must be True, False or None, not {log_request!r}")
-        loops.check(loop)
         if cancel_on_disconnect not in (True, False):
             raise ConfigError(
                 f"cancel_on_disconnect must be True or False, not {cancel_on_disconnect!r}"
             )
-        self._limits = _limits(reaper_settings, limits)
+        self._limits = own_limits(reaper_settings, limits)
+        self._choices = options.said_by_application(
+            loop=loop,
+            debug=bool(debug) or None,
+            trusted_proxies=trusted_proxies,
+            proxy_headers=proxy_headers,
+            proxy_protocol=proxy_protocol,
+        )
         self._cancel_on_disconnect = bool(cancel_on_disconnect)
-        self._proxy_choice = proxies.choice(trusted_proxies, proxy_headers, proxy_protocol)
         self._proxies: proxies.Named | None = None
         self._log_request = log_request
         self._debug = bool(debug)
         self._router = Router()
-        self._loop_choice = loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_made_as: LoopChoice | None = None
         self._worker: _core.Worker | None = None
@@ -123,9 +125,12 @@ class Application(RouteShortcuts):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The asyncio loop that handlers run on. Made on first use, so it works before `run()`.
 
-        Raises SetupError when the loop that was chosen is not installed.
+        Raises SetupError when the loop that was chosen is not installed, ConfigError when the
+        environment or the file has a mistake.
         """
-        return self._event_loop(None)
+        if self._loop is None or self._loop.is_closed():
+            return self._make_loop(options.resolve(own=self._own)["loop"])
+        return self._loop
 
     @property
     def router(self) -> Router:
@@ -309,93 +314,58 @@ class Application(RouteShortcuts):
 
     def run(
         self,
-        host: str = "0.0.0.0",
-        port: int = 8080,
+        host: str | None = None,
+        port: int | None = None,
         *,
         worker_num: int | str | None = None,
         reload: bool = False,
         debug: bool = False,
-        reactor: str | None = None,
-        loop: LoopChoice | None = None,
-        user: str | int | None = None,
-        group: str | int | None = None,
-        trusted_proxies: proxies.Names | None = None,
-        proxy_headers: proxies.Names | None = None,
-        proxy_protocol: bool | None = None,
-        uds: str | None = None,
-        fd: int | None = None,
-        pidfile: str | None = None,
-        max_requests: int | None = None,
-        max_requests_jitter: int | None = None,
-        reload_dir: Sequence[str] = (),
-        reload_include: Sequence[str] = (),
-        reload_exclude: Sequence[str] = (),
-        reload_delay: float | None = None,
+        **others: Unpack[RunOptions],
     ) -> None:
         """Serves until SIGINT or SIGTERM, then finishes open requests and returns.
 
-        `worker_num` above 1, or "auto" for one per processor, has a master fork so many workers and
-        replace those that die; SIGHUP replaces all, one after the other. After `max_requests`
-        requests (and up to `max_requests_jitter` more, at random) a worker is replaced, too. No
-        request is lost when one is replaced. `uds` is the path of a Unix socket to listen on, `fd`
-        a descriptor that somebody else has opened; sockets that systemd hands over go before host
-        and port. `pidfile` has the number of this process in it meanwhile.
+        Without host and port it is port 8080 of all addresses. `worker_num` above 1, or "auto" for
+        one per processor, has a master fork so many workers and replace those that die; SIGHUP
+        replaces all, one after the other. `debug` may be asked for here or by `Application`.
 
         `reload` runs the program again, from its first line, in a worker, and once more whenever a
-        Python file below the working directory or the program's folder changes: `reload_dir` names
-        other folders, `reload_include` and `reload_exclude` have patterns of file names, and files
-        must stay as they are for `reload_delay` seconds (0.1). A program that fails before it gets
-        here leaves the last one serving, if there is one, until the next change.
+        Python file below the working directory or the program's folder changes. A program that
+        fails before it gets here leaves the last one serving, if there is one, until the next
+        change.
 
-        `reactor` is "auto", "io_uring" or "epoll"; without it the environment's ANEL_REACTOR
-        decides, else "auto". `loop` is "auto", "asyncio" or "uvloop", or a function that makes an
-        event loop; without it `Application(loop=...)` decides, then the environment's ANEL_LOOP,
-        else "auto": asyncio's loop with the reactor as its selector. `user` and `group` are names
-        or numbers: once the port is open and before the ring is, the process becomes them for good,
-        which needs root. The arguments about proxies go before those of `Application`.
+        The others are the options of the command line (`anel run --help`): `--timeout-body 10s` is
+        `timeout_body=10`, or `"10s"`. `loop` may be a function that makes an event loop, too. What
+        the command line says goes before an argument, and that before the environment, the file
+        and `Application(...)`; None and False say nothing, but `proxy_protocol=False` does.
 
-        What `anel run --japronto` was given on the command line wins over the arguments. Does
-        nothing while the command line loads this application. A port that cannot be had ends the
-        process with exit code 4, a worker that cannot start with 3, each with one line on stderr.
+        Raises ConfigError for a wrong argument, TypeError for one that there is not. Does nothing
+        while the command line loads this application. A port that cannot be had ends the process
+        with exit code 4, a worker that cannot start with 3, each with one line on stderr.
         """
         if is_loading():
             return
-        overridden = script.overrides()
-        reactor, debug = overridden.get("reactor", reactor), overridden.get("debug", debug)
-        loop = overridden.get("loop", loop)
-        wanted = {
-            "host": host,
-            "port": port,
-            # One worker needs no master.
-            "worker_num": None if worker_num == 1 and worker_num is not True else worker_num,
-            "user": user,
-            "group": group,
-            "uds": uds,
-            "fd": fd,
-            "pidfile": pidfile,
-            "max_requests": max_requests,
-            "max_requests_jitter": max_requests_jitter,
-            "reload": reload,
-            "reload_dir": reload_dir,
-            "reload_include": reload_include,
-            "reload_exclude": reload_exclude,
-            "reload_delay": reload_delay,
-        }
-        launch = Launch(**{name: overridden.get(name, value) for name, value in wanted.items()})
-        reactor = _reactor(reactor)
-        loops.check(loop)
-        chosen = self._chosen_limits()
-        _choose_json_engine()
+        japrontos = {"host": host, "port": port, "debug": debug or None, "reload": reload or None}
+        said = options.said_by_run(worker_num, {**japrontos, **others})
+        try:
+            choices = options.resolve(said, self._own)
+            encoding.engine()
+        except ConfigError as error:
+            leave(EXIT_SETUP, str(error))
+        launch = Launch(**choices.arguments(Launch))
         self._check_loop(launch)
-        self._debug = self._debug or bool(debug)
-        self._proxies = self._choose_proxies(
-            overridden.get("trusted_proxies", trusted_proxies),
-            overridden.get("proxy_headers", proxy_headers),
-            overridden.get("proxy_protocol", proxy_protocol),
+        logs.configure(choices.of("log_level"))
+        self._debug = choices["debug"]
+        self._proxies = proxies.named(
+            choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
-        launch.serve(lambda post, early: self._work(post, early, loop, reactor, chosen))
+        launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
         # Also where only workers, which are other processes, did.
         script.note_serving()
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """What the application says of options, by their names."""
+        return self._limits | self._choices
 
     def _check_loop(self, launch: Launch) -> None:
         if self._loop is None or self._loop.is_closed():
@@ -408,19 +378,12 @@ class Application(RouteShortcuts):
                 " app.on_startup, or do without workers"
             )
 
-    def _work(
-        self,
-        post: Post,
-        early: Sequence[int],
-        loop: LoopChoice | None,
-        reactor: str,
-        chosen: Mapping[str, int],
-    ) -> None:
+    def _work(self, post: Post, early: Sequence[int], choices: Choices) -> None:
         """Serves at this process's post."""
         try:
-            with contextlib.closing(self._event_loop(loop)) as event_loop:
+            with contextlib.closing(self._event_loop(choices["loop"])) as event_loop:
                 try:
-                    self._worker = self._new_worker(post, reactor, chosen)
+                    self._worker = self._new_worker(post, choices)
                     script.note_serving()
                     life = functools.partial(self._hooks.live, self) if self._hooks else None
                     Serving(event_loop, self._worker, post, life, early).run()
@@ -432,37 +395,19 @@ class Application(RouteShortcuts):
         except SetupError as error:
             leave(EXIT_SETUP, str(error))
 
-    def _new_worker(self, post: Post, reactor: str, chosen: Mapping[str, int]) -> _core.Worker:
+    def _new_worker(self, post: Post, choices: Choices) -> _core.Worker:
         worker = _core.Worker(
             self,
             [listener.fileno() for listener in post.listeners],
             [self._in_middleware(entry) for entry in self._router.freeze()],
-            reactor=reactor,
-            limits=chosen or None,
+            reactor=choices["reactor"],
+            limits=differing_limits(choices) or None,
             automatic_methods=self._automatic_methods,
             row=post.row.counted,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)
         return worker
-
-    def _chosen_limits(self) -> dict[str, int]:
-        """The limits that are not the core's own, by name."""
-        try:
-            chosen = limits.resolve(self._limits)
-        except ConfigError as error:
-            leave(EXIT_SETUP, str(error))
-        return {one.setting.name: one.value for one in chosen if one.origin != "default"}
-
-    def _choose_proxies(
-        self, trusted: proxies.Names | None, headers: proxies.Names | None, protocol: bool | None
-    ) -> proxies.Named | None:
-        """The proxies that `run()` was told of, else those of the application or environment."""
-        chosen = proxies.choice(trusted, headers, protocol).or_else(self._proxy_choice)
-        try:
-            return chosen.or_else(proxies.from_environment()).named()
-        except SetupError as error:
-            leave(EXIT_SETUP, str(error))
 
     def _in_middleware(self, entry: TableEntry) -> TableEntry:
         handler, kind = entry[2:4]
@@ -476,16 +421,20 @@ class Application(RouteShortcuts):
         """What is called for a request that no route matches; None without middleware."""
         return self._middleware.around(_core.unmatched, "sync") if self._middleware else None
 
-    def _event_loop(self, choice: LoopChoice | None) -> asyncio.AbstractEventLoop:
-        """The loop there is, or a new one; `choice` is that of `run()`, which goes first."""
+    def _event_loop(self, choice: LoopChoice) -> asyncio.AbstractEventLoop:
+        """The loop there is, or a new one. Raises ConfigError when there is another kind."""
         if self._loop is None or self._loop.is_closed():
-            self._loop_made_as = choice if choice is not None else loops.choose(self._loop_choice)
-            self._loop = loops.make(self._loop_made_as)
-        elif choice not in (None, self._loop_made_as):
+            return self._make_loop(choice)
+        if choice != self._loop_made_as:
             raise ConfigError(
                 f"run() was asked for loop={choice!r}, but the application's loop was made before"
                 f" it, as {self._loop_made_as!r}: use Application(loop=...) or ANEL_LOOP"
             )
+        return self._loop
+
+    def _make_loop(self, choice: LoopChoice) -> asyncio.AbstractEventLoop:
+        self._loop_made_as = choice
+        self._loop = loops.make(choice)
         return self._loop
 
     def counters(self) -> dict[str, int]:
@@ -512,40 +461,15 @@ class Application(RouteShortcuts):
         return self.default_request_logger if enabled else None
 
 
-def _limits(
-    reaper_settings: Mapping[str, float] | None, chosen: Mapping[str, int | str] | None
-) -> dict[str, int]:
-    own = limits.check(chosen)
-    if not isinstance(reaper_settings, Mapping | None):
-        raise ConfigError(f"reaper_settings must be a dict, not {reaper_settings!r}")
-    for name, value in (reaper_settings or {}).items():
-        if name not in ("check_interval", "idle_timeout"):
-            raise ConfigError(f"reaper_settings has no {name!r}: use idle_timeout")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigError(f"reaper_settings[{name!r}] must be seconds above 0, not {value!r}")
-        if name == "idle_timeout":
-            if "idle_timeout_ms" in own:
-                raise ConfigError("reaper_settings and limits both give an idle timeout")
-            own["idle_timeout_ms"] = max(1, round(min(value, _IDLE_S_MAX) * 1000))
-    return own
+def serve_handlers(post: Post, handlers: Mapping[str, Callable[[_core.Request], Any]]) -> None:
+    """Serves these, by their paths, at a post; every option is as when nobody chooses.
 
-
-def _reactor(chosen: str | None) -> str:
-    names = ", ".join(REACTORS)
-    if chosen is None:
-        chosen = os.environ.get("ANEL_REACTOR") or "auto"
-        if chosen not in REACTORS:
-            leave(EXIT_SETUP, f"ANEL_REACTOR must be one of {names}, not {chosen!r}")
-    if chosen not in REACTORS:
-        raise ConfigError(f"reactor must be one of {names}, not {chosen!r}")
-    return chosen
-
-
-def _choose_json_engine() -> None:
-    try:
-        encoding.engine()
-    except ConfigError as error:
-        leave(EXIT_SETUP, str(error))
+    For companions, which are no part of what the operator configures.
+    """
+    application = Application(log_request=False)
+    for path, handler in handlers.items():
+        application.router.add_route(path, handler, "GET")
+    application._work(post, (), options.defaults())
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

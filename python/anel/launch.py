@@ -13,22 +13,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from anel import privileges, rerun
-from anel.affinity import OFF, Affinity, affinity, parse
+from anel.affinity import OFF, Affinity, affinity
 from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
-from anel.listener import Listeners, Place
+from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
+from anel.observer import Observer, Serve
 from anel.pid_file import pid_file
 from anel.post import Post, current
 from anel.reloading import Watcher, usual_folders
 from anel.rules import GRACEFUL_S, Lifetime, Rules
-from anel.selection import Pattern, Selection
+from anel.selection import Selection
 from anel.serving import early_signals
 from anel.systemd import Notifier, handed_over
-from anel.watch import DELAY_S, DELAY_S_MAX, Watch
+from anel.telling import say
+from anel.watch import DELAY_S, Watch
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -40,6 +42,8 @@ class Launch:
 
     host: str
     port: int
+    # Goes before the other places.
+    bind: Sequence[str] = ()
     uds: str | None = None
     fd: int | None = None
     # None: this process serves by itself.
@@ -61,14 +65,17 @@ class Launch:
     reload_dir: Sequence[str] = ()
     reload_include: Sequence[str] = ()
     reload_exclude: Sequence[str] = ()
-    # In seconds.
-    reload_delay: float | None = None
+    # How long files must stay as they are.
+    reload_delay_ms: int = round(DELAY_S * 1000)
+    metrics_bind: str | None = None
 
     def __post_init__(self) -> None:
         """Checks everything before anything is done."""
-        Place(self.host, self.port, self.uds, () if self.fd is None else (self.fd,))
+        self._places(())
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd exclude each other")
+        if self.bind and (self.uds is not None or self.fd is not None):
+            raise ConfigError("bind excludes uds and fd: it takes unix:PATH and fd:NUMBER itself")
         if self.worker_num is not None:
             worker_count(self.worker_num)
         for name, least in (("max_requests", 1), ("max_requests_jitter", 0)):
@@ -76,12 +83,13 @@ class Launch:
             is_number = isinstance(number, int) and not isinstance(number, bool)
             if number is not None and not (is_number and least <= number <= _REQUESTS_MAX):
                 raise ConfigError(f"{name} must be a number from {least}, not {number!r}")
-        parse(self.affinity)
         if self.max_requests_jitter and self.max_requests is None:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
         self._check_reload()
+        if self.metrics_bind is not None:
+            Place.at(self.metrics_bind)
 
     @property
     def workers(self) -> int | None:
@@ -92,6 +100,7 @@ class Launch:
             self.max_requests,
             self.shutdown_delay_ms,
             self.heartbeat_timeout_ms,
+            self.metrics_bind,
             self.reload,
         )
         return 1 if any(needs_master) else None
@@ -101,15 +110,22 @@ class Launch:
         """Whether serving is done in other processes than this one."""
         return self.workers is not None and current() is None
 
-    def companions(self, board: Board) -> Sequence[Companion]:  # noqa: ARG002
+    def companions(self, board: Board, serve_handlers: Serve) -> Sequence[Companion]:
         """The processes beside the workers that the options ask for. They open what they need."""
-        return ()
+        companions: list[Companion] = []
+        if self.metrics_bind is not None:
+            listeners = _listen([Place.at(self.metrics_bind)], None)
+            observer = Observer(listeners, board, serve_handlers)
+            companions.append(observer)
+            say(f"Metrics at {observer.addresses()}/metrics")
+        return companions
 
-    def serve(self, work: Callable[[Post, Sequence[int]], None]) -> None:
+    def serve(self, work: Callable[[Post, Sequence[int]], None], serve_handlers: Serve) -> None:
         """Has `work` serve at the process's post, here or in workers, until told to stop.
 
-        It is handed the post and the signals that came before. What cannot be ends the process:
-        with exit code 4 where we cannot listen, else with 3.
+        It is handed the post and the signals that came before. `serve_handlers` is what companions
+        serve with. What cannot be ends the process: with exit code 4 where we cannot listen, else
+        with 3.
         """
         post = current()
         if post is not None:
@@ -118,16 +134,18 @@ class Launch:
         elif self.forks and self.reload:
             # What the program has done before this would be done no more, whatever it says now.
             rerun.check()
-            self.fork(rerun.run_again, rerun.source())
+            self.fork(rerun.run_again, serve_handlers, rerun.source())
         elif self.forks:
-            self.fork(lambda: self.serve(work))
+            self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
             pinned = self._affinity()
             with self._listening(None) as (listeners, notifier, early):
                 pinned.pin(0)
                 work(Post(listeners, notifier, self.graceful_timeout_ms / 1000), early)
 
-    def fork(self, work: Callable[[], None], source: str | None = None) -> None:
+    def fork(
+        self, work: Callable[[], None], serve_handlers: Serve, source: str | None = None
+    ) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         `source` is the application's file or folder, which a reload watches if nothing else is
@@ -145,7 +163,8 @@ class Launch:
             affinity=self._affinity(),
             is_edited=self.reload,
         )
-        board = Board(is_counted=False)
+        # What nobody reads is not counted.
+        board = Board(is_counted=self.metrics_bind is not None)
         companions: list[Companion] = []
         if self.reload:
             watcher = self._watcher(source)
@@ -153,7 +172,7 @@ class Launch:
             work = watcher.before(work)
 
         def open_beside() -> Sequence[Companion]:
-            companions.extend(self.companions(board))
+            companions.extend(self.companions(board, serve_handlers))
             return companions
 
         with self._listening(workers, open_beside) as (listeners, notifier, early):
@@ -196,37 +215,26 @@ class Launch:
     def _watcher(self, source: str | None) -> Watcher:
         folders = self.reload_dir or usual_folders(rerun.START, source)
         selection = Selection(folders, self.reload_include, self.reload_exclude)
-        delay_s = DELAY_S if self.reload_delay is None else self.reload_delay
-        return Watcher(Watch(selection, delay_s, rerun.START))
+        return Watcher(Watch(selection, self.reload_delay_ms / 1000, rerun.START))
 
     def _check_reload(self) -> None:
-        if not isinstance(self.reload, bool):
-            raise ConfigError(f"reload must be True or False, not {self.reload!r}")
-        for name in ("reload_dir", "reload_include", "reload_exclude"):
-            texts = getattr(self, name)
-            is_list = isinstance(texts, Sequence) and not isinstance(texts, str)
-            if not is_list or not all(isinstance(text, str) for text in texts):
-                raise ConfigError(f"{name} must be a list of str, not {texts!r}")
-        for name in ("reload_include", "reload_exclude"):
-            for text in getattr(self, name):
-                Pattern.parse(text)
-        delay_s = self.reload_delay
-        is_number = isinstance(delay_s, int | float) and not isinstance(delay_s, bool)
-        if delay_s is not None and not (is_number and 0 <= delay_s <= DELAY_S_MAX):
-            raise ConfigError(
-                f"reload_delay must be seconds up to {DELAY_S_MAX:.0f}, not {delay_s!r}"
-            )
         if not self.reload:
-            for name in ("reload_dir", "reload_include", "reload_exclude", "reload_delay"):
+            for name in ("reload_dir", "reload_include", "reload_exclude"):
                 if getattr(self, name) not in ((), [], None):
                     raise ConfigError(f"{name} needs reload")
 
-    def _listen(self, slots: int | None) -> Listeners:
-        given: tuple[int, ...] = () if self.fd is None else (self.fd,)
-        if self.fd is None and self.uds is None:
-            given = handed_over()
+    def _places(self, handed_over: tuple[int, ...]) -> list[Place]:
+        given = handed_over if self.fd is None else (self.fd,)
         place = Place(self.host, self.port, self.uds, given)
-        try:
-            return Listeners(place, slots)
-        except OSError as error:
-            leave(EXIT_BIND, f"cannot listen on {place}: {error.strerror or error}")
+        return [Place.at(text) for text in self.bind] or [place]
+
+    def _listen(self, slots: int | None) -> Listeners:
+        is_chosen = self.bind or self.fd is not None or self.uds is not None
+        return _listen(self._places(() if is_chosen else handed_over()), slots)
+
+
+def _listen(places: Sequence[Place], slots: int | None) -> Listeners:
+    try:
+        return Listeners(places, slots)
+    except ListenError as error:
+        leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")

@@ -10,17 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from anel import _core, settings
+from anel import _core
+from anel.choices import Choices, Layer
 from anel.exceptions import ConfigError
-from anel.settings import Chosen, Setting, Unit
+from anel.settings import Number, Unit
 
 _U32_MAX = 2**32 - 1
 _U63_MAX = 2**63 - 1
 _DAY_MS = 24 * 3600 * 1000
 
+# Idle connections are closed after a century at the latest. Programs that want them to stay give
+# infinity, or a number with many zeros, which a clock in milliseconds must not overflow with.
+_IDLE_S_MAX = 100 * 365 * 24 * 3600
 
-@dataclasses.dataclass(frozen=True)
-class Limit(Setting):
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limit(Number):
     """A limit on peers. `outcome` is what who exceeds it meets."""
 
     outcome: str = ""
@@ -36,8 +41,23 @@ def _limit(
     *,
     can_be_off: bool = False,
 ) -> Limit:
-    default = _DEFAULTS[name]
-    return Limit(name, key, unit, default, *bounds, help, can_be_off, outcome)
+    minimum, maximum = bounds
+    return Limit(
+        name=name,
+        key=key,
+        help=help,
+        group=_group(key),
+        default=_DEFAULTS[name],
+        unit=unit,
+        minimum=minimum,
+        maximum=maximum,
+        can_be_off=can_be_off,
+        outcome=outcome,
+    )
+
+
+def _group(key: str) -> str:
+    return "Timeouts" if key.startswith("timeout-") else "Limits"
 
 
 _DEFAULTS = _core.default_limits()
@@ -212,11 +232,39 @@ LIMITS = (
 _BY_NAME = {limit.name: limit for limit in LIMITS}
 
 
-def check(limits: Mapping[str, int | str] | None) -> dict[str, int]:
-    """An application's own limits, by name. Raises ConfigError for a wrong name or value.
+def own_limits(
+    reaper_settings: Mapping[str, float] | None, limits: Mapping[str, int | str] | None
+) -> dict[str, int]:
+    """What an application says, by name. Raises ConfigError for a wrong name or value.
 
-    A number has the unit of the name; a str may have its own, as in `"16MiB"` or `"10s"`.
+    A number has the unit of the name; a str may have its own, as in `"16MiB"` or `"10s"`. The
+    settings of Japronto's reaper are a number of seconds, or more than one.
     """
+    checked = _check(limits)
+    if not isinstance(reaper_settings, Mapping | None):
+        raise ConfigError(f"reaper_settings must be a dict, not {reaper_settings!r}")
+    for name, value in (reaper_settings or {}).items():
+        if name not in ("check_interval", "idle_timeout"):
+            raise ConfigError(f"reaper_settings has no {name!r}: use idle_timeout")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ConfigError(f"reaper_settings[{name!r}] must be seconds above 0, not {value!r}")
+        if name == "idle_timeout":
+            if "idle_timeout_ms" in checked:
+                raise ConfigError("reaper_settings and limits both give an idle timeout")
+            checked["idle_timeout_ms"] = max(1, round(min(value, _IDLE_S_MAX) * 1000))
+    return checked
+
+
+def differing_limits(choices: Choices) -> dict[str, int]:
+    """The limits that somebody has chosen, by name; the others are the core's own."""
+    return {
+        one.setting.name: one.value
+        for one in choices
+        if isinstance(one.setting, Limit) and one.layer is not Layer.DEFAULT
+    }
+
+
+def _check(limits: Mapping[str, int | str] | None) -> dict[str, int]:
     if not isinstance(limits, Mapping | None):
         raise ConfigError(f"limits must be a dict, not {limits!r}")
     checked = {}
@@ -232,9 +280,4 @@ def check(limits: Mapping[str, int | str] | None) -> dict[str, int]:
             checked[name] = limit.parse(value, place)
         else:
             raise ConfigError(f"{place} must be an int or a str, not {value!r}")
-    return checked
-
-
-def resolve(own: Mapping[str, int]) -> list[Chosen]:
-    """What holds for each limit, and why. Raises ConfigError as `settings.resolve` does."""
-    return settings.resolve(LIMITS, own)
+    return {name: number or 0 for name, number in checked.items()}

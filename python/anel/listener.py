@@ -1,6 +1,6 @@
 """The listening sockets.
 
-Owns where a server listens (a port, a path, or descriptors that somebody else opened), the options
+Owns where a server listens (ports, paths, or descriptors that somebody else opened), the options
 of its sockets, and which of them belong to which worker slot. A port has one socket per slot, with
 SO_REUSEPORT: the kernel spreads connections over them, and the next worker of a slot finds those
 that its predecessor left in the queue. Slots may be added and given up. What cannot be opened twice
@@ -57,6 +57,22 @@ class Place:
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ConfigError(f"fd must be the number of a descriptor, not {number!r}")
 
+    @classmethod
+    def at(cls, text: str) -> Place:
+        """`host:port`, `[::1]:port`, `:port`, `unix:path` or `fd:number`. Raises ConfigError."""
+        kind, colon, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls("", 0, rest)
+        if kind == "fd" and rest.isdecimal() and rest.isascii():
+            return cls("", 0, descriptors=(int(rest),))
+        host, colon, port = text.rpartition(":")
+        is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+        if not colon or not port.isdecimal() or not port.isascii() or is_bare_ipv6:
+            raise ConfigError(
+                f"a place must be host:port, [ipv6]:port, unix:path or fd:number, not {text!r}"
+            )
+        return cls(host, int(port))
+
     def __str__(self) -> str:
         """As it is named when it cannot be had."""
         if self.descriptors:
@@ -64,137 +80,155 @@ class Place:
         return self.path if self.path is not None else f"{self.host}:{self.port}"
 
 
+class ListenError(OSError):
+    """A place that cannot be had. The number and the words are the kernel's."""
+
+    def __init__(self, place: Place, error: OSError) -> None:
+        """Takes what the kernel said of this place."""
+        super().__init__(error.errno, error.strerror or str(error))
+        self.place = place
+
+
+@dataclasses.dataclass
+class _Opened:
+    """The sockets of a place: one per slot, or those that all slots share."""
+
+    place: Place
+    is_shared: bool
+    sockets: list[socket.socket] = dataclasses.field(default_factory=list)
+
+    def of(self, slot: int) -> list[socket.socket]:
+        return self.sockets if self.is_shared else [self.sockets[slot]]
+
+    def add(self, slot: int) -> None:
+        """Opens the socket of another slot, the next one, where the last one is."""
+        if not self.is_shared:
+            assert slot == len(self.sockets)
+            last = self.sockets[-1]
+            _open_slot(self.sockets, last.family, last.getsockname())
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptor of the last slot."""
+        if not self.is_shared and slot < len(self.sockets):
+            assert slot == len(self.sockets) - 1
+            self.sockets.pop().close()
+
+    def addresses(self) -> list[str]:
+        if self.is_shared:
+            return [_address(listener, None) for listener in self.sockets]
+        return [_address(self.sockets[0], self.place.host)]
+
+
 class Listeners:
     """The listening sockets of a server, by worker slot. The one who opened them closes them."""
 
-    def __init__(self, place: Place, slots: int | None = None) -> None:
-        """Binds and listens; OSError when the kernel refuses.
+    def __init__(self, places: Sequence[Place], slots: int | None = None) -> None:
+        """Binds and listens; ListenError when the kernel refuses.
 
         Without `slots` the sockets are for one process alone.
         """
-        self._place = place
-        # How many sockets new connections go to; None for all of them.
+        # How many slots new connections go to; None for all of them.
         self._steered: int | None = None
-        # Path, device and inode of the socket that is removed at the end.
-        self._bound: tuple[str, int, int] | None = None
-        self._shared: list[socket.socket] = []
-        self._by_slot: list[socket.socket] = []
+        # Path, device and inode of the sockets that are removed at the end.
+        self._bound: list[tuple[str, int, int]] = []
+        self._opened: list[_Opened] = []
         try:
-            if place.descriptors:
-                for number in place.descriptors:
-                    self._shared.append(_adopt(number))
-            elif place.path is not None:
-                self._shared.append(self._open_path(place.path))
-            else:
-                self._open_port(place.host, place.port, slots)
+            for place in places:
+                self._open(place, slots)
         except BaseException:
             self.close()
             raise
 
     def of(self, slot: int) -> list[socket.socket]:
         """Those that the worker of a slot accepts from."""
-        return self._shared or [self._by_slot[slot]]
+        return [listener for opened in self._opened for listener in opened.of(slot)]
 
     def are_shared(self) -> bool:
         """Whether all slots accept from the same sockets."""
-        return bool(self._shared)
+        return all(opened.is_shared for opened in self._opened)
 
     def add(self, slot: int) -> None:
-        """Opens the sockets of another slot, which is the next one. OSError when it cannot be.
+        """Opens the sockets of another slot, the next one. ListenError when the kernel refuses.
 
-        Whoever opened the others must be allowed to: the kernel shares a port with nobody else.
+        It shares a port with the user alone who opened it first.
         """
-        if self._shared:
-            return
-        assert slot == len(self._by_slot)
-        first = self._by_slot[0]
-        self._open_slot(first.family, first.getsockname())
+        for opened in self._opened:
+            try:
+                opened.add(slot)
+            except OSError as error:
+                self.give_up(slot)
+                raise ListenError(opened.place, error) from None
 
     def give_up(self, slot: int) -> None:
-        """Closes this process's descriptors of the last slot; who is in the queue is others'."""
-        if not self._shared:
-            assert slot == len(self._by_slot) - 1
-            self._by_slot.pop().close()
+        """Closes this process's descriptors of the last slot; who is in its queue is a worker's."""
+        for opened in self._opened:
+            opened.give_up(slot)
 
     def steer(self, slots: int) -> bool:
         """Has new connections go to the first so many slots alone, as soon as there are more.
 
         Returns whether they do. Who is on the way to another slot still arrives there.
         """
-        if self._shared or self._steered == slots:
+        if self._steered == slots:
             return True
-        is_steered = steer(self._by_slot[0], slots)
-        self._steered = slots if is_steered else None
-        return is_steered
+        steered = [steer(one.sockets[0], slots) for one in self._opened if not one.is_shared]
+        self._steered = slots if all(steered) else None
+        return all(steered)
 
     def keep(self, slot: int | None) -> None:
         """Closes those of other slots. For a worker: nobody else would accept from them.
 
-        Without a slot all are closed, and the path stays: it is the parent's.
+        Without a slot all are closed, and paths stay: they are the parent's.
         """
-        for number, listener in enumerate(self._by_slot):
-            if number != slot:
-                listener.close()
-        if slot is None:
-            shut(self._shared)
+        for opened in self._opened:
+            if opened.is_shared:
+                shut(opened.sockets if slot is None else ())
+                continue
+            for number, listener in enumerate(opened.sockets):
+                if number != slot:
+                    listener.close()
 
     def addresses(self) -> str:
-        """Where they listen, as URLs: the host as it was given, the port as bound."""
-        shown = self._shared or self._by_slot[:1]
-        host = None if self._shared else self._place.host
-        return ", ".join(_address(listener, host) for listener in shown)
+        """Where they listen, as URLs: the hosts as they were given, the ports as bound."""
+        return ", ".join(address for opened in self._opened for address in opened.addresses())
 
     def refuse_more(self) -> None:
         """Has the kernel queue nobody else, as far as it can, for the time until they are closed.
 
-        Who is in a queue when that happens is reset. Sockets of somebody else's are left alone:
-        their queue may be another server's soon.
+        Who is in a queue when that happens is reset. What is shared is left alone: it may be
+        somebody else's, and another server's soon.
         """
-        for listener in self._by_slot:
-            if listener.fileno() >= 0:
-                listener.listen(0)
+        for opened in self._opened:
+            for listener in () if opened.is_shared else opened.sockets:
+                if listener.fileno() >= 0:
+                    listener.listen(0)
 
     def close(self) -> None:
         """Closes all of them. A path of ours is free again, unless it is somebody else's now."""
-        for listener in (*self._shared, *self._by_slot):
-            listener.close()
-        if self._bound is not None:
-            path, *identity = self._bound
-            self._bound = None
+        for opened in self._opened:
+            shut(opened.sockets)
+        while self._bound:
+            path, *identity = self._bound.pop()
             # Whom the server became may not be allowed to; the next one removes it.
             with contextlib.suppress(OSError):
                 found = os.lstat(path)
                 if [found.st_dev, found.st_ino] == identity:
                     os.unlink(path)
 
-    def _open_port(self, host: str, port: int, slots: int | None) -> None:
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        family = _family(host)
-        if slots is None:
-            listener = _new(family)
-            self._by_slot.append(listener)
-            listener.bind((host, port))
-            _listen(listener)
-            return
-        if port != 0:
-            # With SO_REUSEPORT a second server would get the port, too, and half the connections.
-            with _new(family) as probe:
-                probe.bind((host, port))
-        self._open_slot(family, (host, port))
-        for _ in range(1, slots):
-            self._open_slot(family, self._by_slot[0].getsockname())
-
-    def _open_slot(self, family: int, address: Any) -> None:
-        listener = _new(family)
+    def _open(self, place: Place, slots: int | None) -> None:
+        is_shared = bool(place.descriptors) or place.path is not None
+        opened = _Opened(place, is_shared)
+        self._opened.append(opened)
         try:
-            # Also where there is one slot: it may get company.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address)
-            _listen(listener)
-        except BaseException:
-            listener.close()
-            raise
-        self._by_slot.append(listener)
+            if place.path is not None and not place.descriptors:
+                opened.sockets.append(self._open_path(place.path))
+            elif is_shared:
+                for number in place.descriptors:
+                    opened.sockets.append(_adopt(number))
+            else:
+                _open_port(opened.sockets, place.host, place.port, slots)
+        except OSError as error:
+            raise ListenError(place, error) from None
 
     def _open_path(self, path: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -202,12 +236,44 @@ class Listeners:
             _remove_stale(path)
             listener.bind(path)
             found = os.lstat(path)
-            self._bound = (os.path.abspath(path), found.st_dev, found.st_ino)
+            self._bound.append((os.path.abspath(path), found.st_dev, found.st_ino))
             _listen(listener)
         except BaseException:
             listener.close()
             raise
         return listener
+
+
+def _open_port(sockets: list[socket.socket], host: str, port: int, slots: int | None) -> None:
+    """Appends a socket for each slot; those there are when it fails are there to be closed."""
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    family = _family(host)
+    if slots is None:
+        listener = _new(family)
+        sockets.append(listener)
+        listener.bind((host, port))
+        _listen(listener)
+        return
+    if port != 0:
+        # With SO_REUSEPORT a second server would get the port, too, and half the connections.
+        with _new(family) as probe:
+            probe.bind((host, port))
+    _open_slot(sockets, family, (host, port))
+    for _ in range(1, slots):
+        _open_slot(sockets, family, sockets[0].getsockname())
+
+
+def _open_slot(sockets: list[socket.socket], family: int, address: Any) -> None:
+    listener = _new(family)
+    try:
+        # Also where there is one slot: it may get company.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        _listen(listener)
+    except BaseException:
+        listener.close()
+        raise
+    sockets.append(listener)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -94,7 +94,7 @@ class WorkerPost(Post):
     """The post of a worker, whose master tells the world."""
 
     # Ctrl-C reaches every process of the terminal; it is the master's to act on.
-    signals = (signal.SIGTERM,)
+    signals: Sequence[int] = (signal.SIGTERM,)
 
     def __init__(
         self,

@@ -1,18 +1,16 @@
 """Which proxies are in front of the server, and what they are believed.
 
-Owns the spelling of networks and fields, and where the choice comes from. Knows nothing of requests
-and connections: the extension is handed the result.
+Owns the spelling of networks and fields. Knows nothing of requests and connections: the extension
+is handed the result.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
-import os
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from anel.exceptions import ConfigError, SetupError
+from anel.exceptions import ConfigError
 
 # What a proxy may say of the client. The first and the last exclude each other: a proxy that writes
 # one of them hands on what the client wrote into the other.
@@ -20,7 +18,7 @@ PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "forwarded")
 
 # What nearly every proxy writes. The others are passed on unchanged by proxies that do not know of
 # them, so they are believed only where somebody says that they may be.
-_PROXY_HEADERS_DEFAULT = ("x-forwarded-for",)
+PROXY_HEADERS_DEFAULT = ("x-forwarded-for",)
 
 Names: TypeAlias = str | Iterable[str]
 
@@ -29,73 +27,33 @@ Names: TypeAlias = str | Iterable[str]
 Named: TypeAlias = tuple[list[tuple[str, int]], list[str], bool]
 
 
-@dataclasses.dataclass(frozen=True)
-class Proxies:
-    """A choice; what is None was not chosen."""
+def networks(words: Iterable[str]) -> list[tuple[str, int]]:
+    """Addresses and networks, as address and prefix. Raises ConfigError for what is none."""
+    return [_network(word) for word in words]
 
-    trusted: tuple[tuple[str, int], ...] | None = None
-    headers: tuple[str, ...] | None = None
-    protocol: bool | None = None
 
-    def or_else(self, other: Proxies) -> Proxies:
-        """Fills the gaps of this choice with the other's."""
-        return Proxies(
-            self.trusted if self.trusted is not None else other.trusted,
-            self.headers if self.headers is not None else other.headers,
-            self.protocol if self.protocol is not None else other.protocol,
+def fields(words: Iterable[str]) -> list[str]:
+    """Names of fields in lower case. Raises ConfigError for those that are not read."""
+    chosen = [word.lower() for word in words]
+    for name in chosen:
+        if name not in PROXY_HEADERS:
+            raise ConfigError(f"known are {', '.join(PROXY_HEADERS)}, not {name!r}")
+    if "forwarded" in chosen and len(set(chosen)) > 1:
+        raise ConfigError(
+            f"forwarded is there beside {', '.join(set(chosen) - {'forwarded'})}: a proxy"
+            " that writes one hands on what the client wrote into the other"
         )
-
-    def named(self) -> Named | None:
-        """For the extension; None when there are no proxies. Raises ConfigError."""
-        if self.protocol and not self.trusted:
-            raise ConfigError(
-                "proxy_protocol needs trusted_proxies: without them nobody could connect"
-            )
-        if not self.trusted:
-            return None
-        headers = _PROXY_HEADERS_DEFAULT if self.headers is None else self.headers
-        return list(self.trusted), list(headers), bool(self.protocol)
+    return chosen
 
 
-def choice(
-    trusted: Names | None = None, headers: Names | None = None, protocol: bool | None = None
-) -> Proxies:
-    """Reads a choice: iterables, or strings with commas. Raises ConfigError with what is wrong."""
-    if protocol not in (None, True, False):
-        raise ConfigError(f"proxy_protocol must be True, False or None, not {protocol!r}")
-    return Proxies(
-        None if trusted is None else tuple(map(_network, _words("trusted_proxies", trusted))),
-        None if headers is None else _headers(_words("proxy_headers", headers)),
-        protocol if protocol is None else bool(protocol),
-    )
-
-
-def from_environment() -> Proxies:
-    """ANEL_TRUSTED_PROXIES, ANEL_PROXY_HEADERS and ANEL_PROXY_PROTOCOL (0 or 1). Raises SetupError.
-
-    A variable that is empty is as good as absent.
-    """
-    protocol = os.environ.get("ANEL_PROXY_PROTOCOL") or None
-    if protocol not in (None, "0", "1"):
-        raise SetupError(None, f"ANEL_PROXY_PROTOCOL must be 0 or 1, not {protocol!r}")
-    try:
-        return choice(
-            os.environ.get("ANEL_TRUSTED_PROXIES") or None,
-            os.environ.get("ANEL_PROXY_HEADERS") or None,
-            None if protocol is None else protocol == "1",
-        )
-    except ConfigError as error:
-        raise SetupError(None, f"in the environment, {error}") from None
-
-
-def _words(name: str, value: Names) -> list[str]:
-    words = value.split(",") if isinstance(value, str) else value
-    if not isinstance(words, Iterable) or isinstance(words, bytes):
-        raise ConfigError(f"{name} must be a str or an iterable of str, not {value!r}")
-    listed = list(words)
-    if not all(isinstance(word, str) for word in listed):
-        raise ConfigError(f"{name} must hold str, not {value!r}")
-    return [word.strip() for word in listed if word.strip()]
+def named(
+    trusted: Iterable[str] | None, headers: Iterable[str], protocol: bool | None
+) -> Named | None:
+    """For the extension; None when there are no proxies. Raises ConfigError."""
+    believed = networks(trusted or ())
+    if protocol and not believed:
+        raise ConfigError("proxy_protocol needs trusted_proxies: without them nobody could connect")
+    return (believed, fields(headers), bool(protocol)) if believed else None
 
 
 def _network(text: str) -> tuple[str, int]:
@@ -103,24 +61,10 @@ def _network(text: str) -> tuple[str, int]:
         network = ipaddress.ip_network(text)
     except ValueError as error:
         hint = "; 0.0.0.0/0 and ::/0 are everybody" if text == "*" else ""
-        raise ConfigError(f"trusted_proxies: {error}{hint}") from None
+        raise ConfigError(f"{error}{hint}") from None
     first = network.network_address
     mapped = first.ipv4_mapped if isinstance(first, ipaddress.IPv6Address) else None
     if mapped is not None and network.prefixlen >= 96:
         # The peers are looked at as IPv4.
         return str(mapped), network.prefixlen - 96
     return str(first), network.prefixlen
-
-
-def _headers(names: list[str]) -> tuple[str, ...]:
-    chosen = tuple(name.lower() for name in names)
-    for name in chosen:
-        if name not in PROXY_HEADERS:
-            known = ", ".join(PROXY_HEADERS)
-            raise ConfigError(f"proxy_headers must be of {known}, not {name!r}")
-    if "forwarded" in chosen and len(set(chosen)) > 1:
-        raise ConfigError(
-            f"proxy_headers has forwarded beside {', '.join(set(chosen) - {'forwarded'})}: a proxy"
-            " that writes one hands on what the client wrote into the other"
-        )
-    return chosen

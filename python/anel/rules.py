@@ -37,11 +37,11 @@ class Terms:
     """What one worker has to know of the rules."""
 
     # How long the requests that are open may take in a drain.
-    graceful_s: float
+    graceful_s: float = GRACEFUL_S
     # After how many requests it wants to be replaced.
-    requests_max: int | None
+    requests_max: int | None = None
     # How often it says that it comes round; None never.
-    beat_every_s: float | None
+    beat_every_s: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

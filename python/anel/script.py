@@ -1,8 +1,7 @@
 """Runs a program that starts its own server, as `python program.py` would.
 
-Owns what such a program finds (`__main__`, `sys.argv`, `sys.path`) and what the command line says
-in place of the arguments that the program gives to `run()`. Knows nothing of applications: one
-that runs asks for `overrides`.
+Owns what such a program finds (`__main__`, `sys.argv`, `sys.path`), and whether it came to serve.
+Knows nothing of applications: one that serves says so.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 from anel.loading import check_file
 
@@ -20,18 +18,11 @@ from anel.loading import check_file
 class _Script:
     """The program that is running."""
 
-    def __init__(self, overrides: Mapping[str, Any]) -> None:
-        self.overrides = overrides
-        self.has_served = False
+    has_served = False
 
 
 # Of the process and not of a context: a program may call `run()` in any thread.
 _running: _Script | None = None
-
-
-def overrides() -> Mapping[str, Any]:
-    """The arguments of `run()` that the command line gives in place of the script's."""
-    return {} if _running is None else _running.overrides
 
 
 def note_serving() -> None:
@@ -45,8 +36,8 @@ def has_served() -> bool:
     return _running is not None and _running.has_served
 
 
-def run_script(path: str, arguments: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Runs a file as `__main__` to its end. `given` overrides the arguments of its `run()`.
+def run_script(path: str, arguments: Sequence[str]) -> None:
+    """Runs a file as `__main__` to its end.
 
     Raises LoadError when the file cannot be read. What the program raises passes through. The
     module stays `__main__`, as it does in an interpreter: threads of the program may outlive it.
@@ -62,6 +53,6 @@ def run_script(path: str, arguments: Sequence[str], given: Mapping[str, Any]) ->
     sys.modules["__main__"] = module
     sys.argv = [path, *arguments]
     sys.path[: 0 if sys.flags.safe_path else 1] = [os.path.dirname(location)]
-    _running = _Script(given)
+    _running = _Script()
     code = loader.source_to_code(loader.get_data(location), location)
     exec(code, module.__dict__)

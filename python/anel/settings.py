@@ -1,10 +1,9 @@
-"""What an operator may choose: how a setting is declared, spelled and found.
+"""How a setting is declared and spelled.
 
-Owns the layers and their order: options of the command line go before the environment, that before
-the file (`[tool.anel]` in the pyproject.toml of the working directory), that before what the
-application says, that before the default. One declaration gives a setting all its names: `key` is
-the option without its dashes and the key of the file, and ANEL_KEY is the variable. Refuses to know
-what a setting does.
+One declaration gives a setting all its names: `key` is the option without its dashes and the key of
+the file, `variable` (ANEL_KEY) that of the environment, `parameter` the keyword of `run()`. Its
+class is the kind of its value: what is read, refused and written. Refuses to know what a setting
+does, and which one was chosen (`choices`).
 
 A size is a number of bytes, or has a unit: `64KiB`, `16MiB`, `1GiB`, `1MB`. A time is a number of
 seconds, or has a unit: `500ms`, `10s`, `2m`, `1h`. What can be switched off is switched off by
@@ -13,18 +12,13 @@ seconds, or has a unit: `500ms`, `10s`, `2m`, `1h`. What can be switched off is 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import os
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from anel.exceptions import ConfigError
-
-FILE = "pyproject.toml"
 
 
 class Unit(enum.Enum):
@@ -68,31 +62,38 @@ _EXAMPLES: Mapping[Unit, str] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A number that an operator may choose.
+    """What an operator may choose. None as the default: nothing is chosen.
 
-    `name` is what an application calls it, with the unit of its value; `key` what everybody else
-    does.
+    `name` is what the code that heeds it says; an application's `limits` are called so, too.
+    `flags` are further forms of the option, such as `-w`; `hidden` are forms that the help does not
+    show; what `is_argument` has none, and stands for itself. `foreign` are variables that others
+    made customary. `default_of_run` is the default of a program that calls `run()` by itself, where
+    it is another one.
     """
 
     name: str
     key: str
-    unit: Unit
-    default: int
-    minimum: int
-    maximum: int
     help: str
-    can_be_off: bool = False
+    group: str
+    default: Any = None
+    default_of_run: Any = None
+    flags: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    # What a value must be, where the kind cannot tell it as well.
+    wanted: str = ""
+    is_argument: bool = False
 
     @property
     def option(self) -> str:
         """The option of the command line."""
-        return f"--{self.key}"
+        return self.metavar if self.is_argument else f"--{self.key}"
 
     @property
     def parameter(self) -> str:
-        """What click calls the option's value."""
+        """The keyword of `run()`."""
         return self.key.replace("-", "_")
 
     @property
@@ -100,38 +101,97 @@ class Setting:
         """The environment variable."""
         return f"ANEL_{self.parameter.upper()}"
 
-    def parse(self, value: object, place: str) -> int:
-        """The number that is meant, from a str or a number. ConfigError names the place."""
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All environment variables, the one that goes first at first."""
+        return (self.variable, *self.foreign)
+
+    @property
+    def metavar(self) -> str:
+        """What stands for a value in the help."""
+        raise NotImplementedError
+
+    def parse(self, value: object, place: str) -> Any:
+        """The value that is meant, from a str or a value of TOML. ConfigError names the place."""
+        raise NotImplementedError
+
+    def take(self, value: object, place: str) -> Any:
+        """The same for the value that a program gives."""
+        return self.parse(value, place)
+
+    def write(self, value: Any) -> str:
+        """A value as it is spelled in options, environment and file; `-` for none."""
+        return "-" if value is None else str(value)
+
+    def refusal(self, value: object, place: str) -> ConfigError:
+        """What says what the value must be."""
+        return ConfigError(f"{place} must be {self._wanted()}, not {value!r}")
+
+    def _wanted(self) -> str:
+        return self.wanted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number(Setting):
+    """A number with a unit. `off` is the value where it is switched off."""
+
+    unit: Unit = Unit.COUNT
+    minimum: int
+    maximum: int
+    can_be_off: bool = False
+    off: int | None = 0
+
+    @property
+    def metavar(self) -> str:
+        """SIZE, TIME or the like."""
+        return self.unit.value
+
+    def parse(self, value: object, place: str) -> int | None:
+        """The number that is meant, in the unit of the name."""
+        if value == "off" and self.can_be_off:
+            return self.off
         number = self._number(value)
         if number is None:
-            off = " or off" if self.can_be_off else ""
-            raise ConfigError(f"{place} must be {_EXAMPLES[self.unit]}{off}, not {value!r}")
+            raise self.refusal(value, place)
         return self.check(number, place, value)
 
-    def check(self, number: int, place: str, shown: object) -> int:
+    def take(self, value: object, place: str) -> int | None:
+        """A count of a program's is an int; a size or a time may be a str."""
+        if self.unit is Unit.COUNT and value != "off" and not isinstance(value, int):
+            raise self.refusal(value, place)
+        return self.parse(value, place)
+
+    def check(self, number: int, place: str, shown: object) -> int | None:
         """The same number, if it is in bounds; else ConfigError."""
-        is_off = number == 0 and self.can_be_off
-        if not (self.minimum <= number <= self.maximum or is_off):
+        if number == 0 and self.can_be_off and self.off == 0:
+            return self.off
+        if not self.minimum <= number <= self.maximum:
+            if self.wanted:
+                raise self.refusal(shown, place)
             least, most = self.write(self.minimum), self.write(self.maximum)
             off = ", or off" if self.can_be_off else ""
             raise ConfigError(f"{place} must be from {least} to {most}{off}, not {shown!r}")
         return number
 
-    def write(self, number: int) -> str:
-        """A number as it is spelled in options, environment and file."""
-        if number == 0 and self.can_be_off:
+    def write(self, value: int | None) -> str:
+        """The number with its unit, or `off`."""
+        if self.can_be_off and value == self.off:
             return "off"
+        if value is None:
+            return "-"
         for unit, factor in _WRITTEN[self.unit]:
-            if number % factor == 0 and (number or factor == 1):
-                return f"{number // factor}{unit}"
+            if value % factor == 0 and (value or factor == 1):
+                return f"{value // factor}{unit}"
         raise AssertionError("the last factor is 1")
+
+    def _wanted(self) -> str:
+        off = " or off" if self.can_be_off and not self.wanted else ""
+        return f"{self.wanted or _EXAMPLES[self.unit]}{off}"
 
     def _number(self, value: object) -> int | None:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
         text = str(value).strip().lower()
-        if text == "off" and self.can_be_off:
-            return 0
         found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
         factor = _FACTORS[self.unit].get(found[2]) if found else None
         if found is None or factor is None:
@@ -143,100 +203,139 @@ class Setting:
         return None if rest else number
 
 
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The value of a setting, and where it comes from."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountOrAuto(Setting):
+    """A number of what the machine may be asked for: then it is "auto"."""
 
-    setting: Setting
-    value: int
-    origin: str
+    minimum: int
+    maximum: int
+
+    @property
+    def metavar(self) -> str:
+        """The two forms."""
+        return "N|auto"
+
+    def parse(self, value: object, place: str) -> int | str:
+        """The number, or "auto"."""
+        if value == "auto":
+            return "auto"
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        number = int(str(value)) if is_number or str(value).isdecimal() else None
+        if number is None or not self.minimum <= number <= self.maximum:
+            raise self.refusal(value, place)
+        return number
+
+    def _wanted(self) -> str:
+        return f'"auto" or a number from {self.minimum} to {self.maximum}'
 
 
-class _CommandLine:
-    """What this process was started with."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text(Setting):
+    """A word; with `may_be_number` a number is as good. `kind` stands for it in the help."""
 
-    values: Mapping[str, int] = {}
+    kind: str = "TEXT"
+    may_be_number: bool = False
+    may_be_empty: bool = False
+
+    @property
+    def metavar(self) -> str:
+        """PATH or the like."""
+        return self.kind
+
+    def parse(self, value: object, place: str) -> str | int:
+        """The text, unchanged."""
+        if isinstance(value, str) and (value or self.may_be_empty) and "\0" not in value:
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and self.may_be_number:
+            return value
+        raise self.refusal(value, place)
 
 
-@contextlib.contextmanager
-def given(values: Mapping[str, int]) -> Iterator[None]:
-    """Meanwhile these values, by the names of their settings, go before all others."""
-    # Of the process and not of a context: a program may call `run()` in any thread.
-    before, _CommandLine.values = _CommandLine.values, values
-    try:
-        yield
-    finally:
-        _CommandLine.values = before
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice(Setting):
+    """One of some names; `kind` stands for them in the help where they are long."""
+
+    names: Sequence[str]
+    kind: str = ""
+
+    @property
+    def metavar(self) -> str:
+        """The names, or what they are."""
+        return self.kind or "|".join(self.names)
+
+    def parse(self, value: object, place: str) -> str:
+        """The name, unchanged."""
+        if isinstance(value, str) and value in self.names:
+            return value
+        raise self.refusal(value, place)
+
+    def _wanted(self) -> str:
+        return f"one of {', '.join(self.names)}"
 
 
-def resolve(settings: Iterable[Setting], own: Mapping[str, int]) -> list[Chosen]:
-    """What holds for each setting. `own` is what the application says, by name.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Switch(Setting):
+    """Something that is on or off."""
 
-    Raises ConfigError for what the environment or the file says wrongly, with the place.
+    wanted: str = "0 or 1"
+
+    @property
+    def metavar(self) -> str:
+        """Nothing: the option has no value."""
+        return ""
+
+    def parse(self, value: object, place: str) -> bool:
+        """Whether it is on."""
+        known = _SWITCHED.get(value.strip().lower()) if isinstance(value, str) else value
+        if not isinstance(known, bool):
+            raise self.refusal(value, place)
+        return known
+
+    def take(self, value: object, place: str) -> bool:
+        """A program says it in Python's words."""
+        if value not in (True, False):
+            raise ConfigError(f"{place} must be True, False or None, not {value!r}")
+        return bool(value)
+
+    def write(self, value: bool | None) -> str:
+        """`on` or `off`."""
+        return "on" if value else "off"
+
+
+_SWITCHED = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words(Setting):
+    """Some words, with commas between them. `check` raises ConfigError for wrong ones.
+
+    What is `repeatable` may be given several times on the command line: the words add up.
     """
-    settings = list(settings)
-    environment = _from_environment(settings)
-    file = _from_file(settings)
-    return [_choose(setting, environment, file, own) for setting in settings]
 
+    check: Callable[[Sequence[str]], object] = len
+    kind: str = "WORD,..."
+    repeatable: bool = False
 
-def _choose(
-    setting: Setting,
-    environment: Mapping[str, int],
-    file: Mapping[str, int],
-    own: Mapping[str, int],
-) -> Chosen:
-    layers = (
-        (_CommandLine.values, setting.option),
-        (environment, setting.variable),
-        (file, FILE),
-        (own, "application"),
-    )
-    for values, origin in layers:
-        if setting.name in values:
-            return Chosen(setting, values[setting.name], origin)
-    return Chosen(setting, setting.default, "default")
+    @property
+    def metavar(self) -> str:
+        """What they are."""
+        return self.kind
 
+    def parse(self, value: object, place: str) -> tuple[str, ...]:
+        """The words, without spaces around them."""
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, Iterable) or isinstance(words, bytes):
+            raise ConfigError(f"{place} must be a str or an iterable of str, not {value!r}")
+        listed = list(words)
+        if not all(isinstance(word, str) for word in listed):
+            raise ConfigError(f"{place} must hold str, not {value!r}")
+        found = tuple(word.strip() for word in listed if word.strip())
+        try:
+            self.check(found)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from None
+        return found
 
-def _from_environment(settings: list[Setting]) -> dict[str, int]:
-    by_variable = {setting.variable: setting for setting in settings}
-    # Those that look like one: a knob that is ignored misleads.
-    families = tuple({"_".join(name.split("_")[:2]) + "_" for name in by_variable})
-    values = {}
-    for name, text in os.environ.items():
-        setting = by_variable.get(name)
-        if setting is not None:
-            values[setting.name] = setting.parse(text, name)
-        elif name.startswith(families):
-            raise ConfigError(f"there is no setting {name}: {_known(by_variable)}")
-    return values
-
-
-def _from_file(settings: list[Setting]) -> dict[str, int]:
-    by_key = {setting.key: setting for setting in settings}
-    values = {}
-    for key, value in _table().items():
-        setting = by_key.get(key)
-        if setting is None:
-            raise ConfigError(f"[tool.anel] in {FILE} has no setting {key!r}: {_known(by_key)}")
-        values[setting.name] = setting.parse(value, f"{key} of [tool.anel] in {FILE}")
-    return values
-
-
-def _table() -> Mapping[str, Any]:
-    try:
-        with open(FILE, "rb") as file:
-            content = tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {FILE}: {error}") from None
-    tool = content.get("tool", {})
-    table = tool.get("anel", {}) if isinstance(tool, dict) else {}
-    if not isinstance(table, dict):
-        raise ConfigError(f"tool.anel in {FILE} must be a table, not {table!r}")
-    return table
-
-
-def _known(names: Iterable[str]) -> str:
-    return f"known are {', '.join(sorted(names))}"
+    def write(self, value: Sequence[str] | None) -> str:
+        """The words with commas."""
+        return ",".join(value or ()) or "-"

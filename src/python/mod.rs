@@ -76,6 +76,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         super::arguments::intern_names(module.py());
         super::response_headers::register(module.py())?;
         super::factory::add_response_method(module.py())

@@ -13,7 +13,8 @@ from typing import Any
 
 import anel
 import pytest
-from anel import Application
+from anel import Application, options
+from anel.choices import Choices
 from anel.cli import main
 from anel.exceptions import LoadError
 from anel.loading import load
@@ -154,39 +155,47 @@ def test_a_module_that_exits_is_reported(folder: pathlib.Path) -> None:
     assert "called exit(7) while it was imported" in result.stderr
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Choices]:
+    """What held when a command ran an application; nothing is served."""
+    seen: list[Choices] = []
+    monkeypatch.setattr(Application, "run", lambda app: seen.append(options.resolve({}, app._own)))
+    return seen
+
+
+def given(started: list[Choices]) -> dict[str, Any]:
+    """What somebody had chosen beside the application."""
+    chosen = {one.setting.name: one.value for one in started[-1] if one.origin != "default"}
+    del chosen["app"]
+    return chosen
+
+
 @pytest.mark.parametrize("words", [["run"], []])
 def test_options_reach_the_application(
-    program: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+    program: str, words: list[str], started: list[Choices]
 ) -> None:
-    calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(Application, "run", lambda _self, **named: calls.append(named))
-
     # The program's own run() is patched as well, so it is seen here before the command's.
     result = invoke(*words, f"{program}:app", "--host", "::1", "--port", "81", "--reactor", "epoll")
 
     assert result.exit_code == 0, result.output
-    given = {name: value for name, value in calls[-1].items() if value is not None}
-    assert given == {"host": "::1", "port": 81, "reactor": "epoll", "debug": False}
+    assert given(started) == {"host": "::1", "port": 81, "reactor": "epoll"}
 
 
 def test_whom_to_be_and_whom_to_believe_reach_the_application(
-    program: str, monkeypatch: pytest.MonkeyPatch
+    program: str, started: list[Choices]
 ) -> None:
-    calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(Application, "run", lambda *_call, **named: calls.append(named))
-    given = {
-        "user": "nobody",
-        "group": "54321",
-        "trusted_proxies": "10.0.0.0/8,::1",
-        "proxy_headers": "forwarded",
-        "proxy_protocol": False,
-    }
     options = ["--user", "nobody", "--group", "54321", "--trusted-proxies", "10.0.0.0/8,::1"]
 
     result = invoke(program, *options, "--proxy-headers", "forwarded", "--no-proxy-protocol")
 
     assert result.exit_code == 0, result.output
-    assert {name: calls[-1][name] for name in given} == given
+    assert given(started) == {
+        "user": "nobody",
+        "group": "54321",
+        "trusted_proxies": ("10.0.0.0/8", "::1"),
+        "proxy_headers": ("forwarded",),
+        "proxy_protocol": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -197,13 +206,17 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert invoke(*arguments).exit_code == 2
 
 
-def test_the_environment_is_the_default_of_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_variable_is_found_before_the_application_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ANEL_REACTOR", "kqueue")
 
     result = invoke("x:y")
 
-    assert result.exit_code == 2
-    assert "ANEL_REACTOR" in result.stderr
+    assert result.exit_code == 3
+    assert result.stderr == (
+        "anel: ANEL_REACTOR must be one of auto, io_uring, epoll, not 'kqueue'\n"
+    )
 
 
 def test_doctor_prints_json_and_lines_about_the_same_report() -> None:

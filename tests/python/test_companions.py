@@ -49,7 +49,7 @@ PROGRAM = """
         def shed(self):
             pass
 
-    Launch.companions = lambda self, board: [Echo()]
+    Launch.companions = lambda self, *_: [Echo()]
     app = anel.Application()
     app.on_shutdown(lambda: say(f"worker {os.getpid()} ends"))
     app.router.add_route("/", lambda request: request.Response(text=str(os.getpid())))

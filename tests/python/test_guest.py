@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from subprocess import CompletedProcess
 
 import pytest
-from anel import Application, ConfigError, SetupError, loops
+from anel import Application, ConfigError, SetupError, choices
 from anel.loop import ReactorLoop
 from conftest import DEADLINE_S, REACTORS, Client, Serve, Server, get, start_server, wait_until
 
@@ -564,19 +564,21 @@ def test_run_refuses_another_loop_than_the_one_that_was_made_before() -> None:
         app.run(loop="uvloop")
 
 
-def test_a_choice_of_the_application_goes_before_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("ANEL_LOOP", "uvloop")
-
+def test_the_environment_goes_before_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(Application(loop="auto").loop) as own:
         assert isinstance(own, ReactorLoop)
-    with contextlib.closing(Application().loop) as from_environment:
+
+    monkeypatch.setenv("ANEL_LOOP", "uvloop")
+
+    with contextlib.closing(Application(loop="auto").loop) as from_environment:
         assert type(from_environment).__module__ == "uvloop"
 
 
 def test_a_choice_of_the_command_line_goes_before_the_application() -> None:
-    with loops.preferring("asyncio"), contextlib.closing(Application(loop="auto").loop) as made:
+    with (
+        choices.given({"loop": "asyncio"}),
+        contextlib.closing(Application(loop="auto").loop) as made,
+    ):
         assert not isinstance(made, ReactorLoop)
     with contextlib.closing(Application(loop="auto").loop) as made:
         assert isinstance(made, ReactorLoop)

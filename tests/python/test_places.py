@@ -117,9 +117,9 @@ def test_a_unix_socket_that_nobody_listens_on_is_replaced(
 
 def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "socket"
-    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+    with contextlib.closing(Listeners([Place("", 0, str(path))])):
         with pytest.raises(OSError, match="in use"):
-            Listeners(Place("", 0, str(path)))
+            Listeners([Place("", 0, str(path))])
 
         assert path.is_socket()
 
@@ -129,16 +129,16 @@ def test_a_file_is_no_socket_to_replace(tmp_path: pathlib.Path) -> None:
     path.write_text("precious")
 
     with pytest.raises(OSError, match="in use"):
-        Listeners(Place("", 0, str(path)))
+        Listeners([Place("", 0, str(path))])
 
     assert path.read_text() == "precious"
 
 
 def test_the_path_of_a_successor_is_not_removed(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "socket"
-    first = Listeners(Place("", 0, str(path)))
+    first = Listeners([Place("", 0, str(path))])
     path.unlink()
-    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+    with contextlib.closing(Listeners([Place("", 0, str(path))])):
         first.close()
 
         assert path.is_socket()

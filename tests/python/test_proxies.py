@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import services
-from anel import Application, proxies
-from anel.exceptions import ConfigError, SetupError
+from anel import Application, options, proxies
+from anel.exceptions import ConfigError
 from conftest import DEADLINE_S, Client, Serve, Server, get
 from test_wire import SPLITS, as_bytes, pieces, send_all
 
@@ -135,10 +135,10 @@ def test_the_request_log_names_the_client(serve: Serve) -> None:
         ("", [], {}, "127.0.0.1"),
         ("", [], {"ANEL_TRUSTED_PROXIES": LOCAL}, "192.0.2.1"),
         ("", ["--trusted-proxies", "::1"], {"ANEL_TRUSTED_PROXIES": LOCAL}, "127.0.0.1"),
-        ("trusted_proxies='::1'", [], {"ANEL_TRUSTED_PROXIES": LOCAL}, "127.0.0.1"),
+        ("trusted_proxies='::1'", [], {"ANEL_TRUSTED_PROXIES": LOCAL}, "192.0.2.1"),
         ("trusted_proxies='::1'", ["--trusted-proxies", LOCAL], {}, "192.0.2.1"),
         ("trusted_proxies=['127.0.0.1']", [], {}, "192.0.2.1"),
-        ("trusted_proxies=[]", [], {"ANEL_TRUSTED_PROXIES": LOCAL}, "127.0.0.1"),
+        ("trusted_proxies=[]", ["--trusted-proxies", LOCAL], {}, "192.0.2.1"),
         (
             "trusted_proxies=['127.0.0.1']",
             [],
@@ -147,7 +147,7 @@ def test_the_request_log_names_the_client(serve: Serve) -> None:
         ),
     ],
 )
-def test_options_go_before_the_application_and_that_before_the_environment(
+def test_options_go_before_the_environment_and_that_before_the_application(
     serve: Serve, chosen: str, options: list[str], environment: dict[str, str], client: str
 ) -> None:
     source = PROGRAM.replace("Application()", f"Application({chosen})")
@@ -357,18 +357,19 @@ def test_the_environment_is_read_as_strictly(
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(SetupError) as caught:
-        proxies.from_environment()
+    with pytest.raises(ConfigError, match=name) as caught:
+        options.resolve()
 
     assert value in str(caught.value)
 
 
 def test_networks_are_what_they_mean() -> None:
-    chosen = proxies.choice(" 10.0.0.0/8 , 192.0.2.7,,2001:db8::/32, ::ffff:172.16.0.0/108 ")
+    written = " 10.0.0.0/8 , 192.0.2.7,,2001:db8::/32, ::ffff:172.16.0.0/108 "
+    words = options.said_by_application(trusted_proxies=written)["trusted_proxies"]
 
-    assert chosen.trusted == (
+    assert proxies.networks(words) == [
         ("10.0.0.0", 8),
         ("192.0.2.7", 32),
         ("2001:db8::", 32),
         ("172.16.0.0", 12),
-    )
+    ]

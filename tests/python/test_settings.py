@@ -5,16 +5,19 @@ Owns the layers, spellings and messages. What each limit does is `test_limits`' 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from anel import Application, ConfigError, settings
-from anel.limits import LIMITS, resolve
-from anel.settings import Setting, Unit
+from anel import Application, ConfigError, choices, options, settings
+from anel.limits import LIMITS, Limit
+from anel.options import APPLICATION, OPTIONS, RunOptions
+from anel.settings import Number, Setting, Unit
 from conftest import Serve, get
 
 BODY = next(limit for limit in LIMITS if limit.name == "body_bytes_max")
@@ -32,10 +35,10 @@ def write(folder: pathlib.Path, *lines: str) -> None:
     (folder / "pyproject.toml").write_text("\n".join(["[tool.anel]", *lines, ""]))
 
 
-def held(name: str, own: dict[str, int] | None = None) -> tuple[int, str]:
-    """The value of a limit, and where it comes from."""
-    found = next(one for one in resolve(own or {}) if one.setting.name == name)
-    return found.value, found.origin
+def held(name: str, own: dict[str, Any] | None = None, **said: Any) -> tuple[Any, str]:
+    """The value of an option, and where it comes from; `said` is what `run()` is given."""
+    found = options.resolve(options.said_by_run(None, said), own)
+    return found[name], found.of(name).origin
 
 
 def run(*arguments: str, cwd: pathlib.Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +71,7 @@ def run(*arguments: str, cwd: pathlib.Path, **environment: str) -> subprocess.Co
         (HANDLER, "off", 0),
     ],
 )
-def test_a_value_is_a_number_or_has_a_unit(setting: Setting, text: object, value: int) -> None:
+def test_a_value_is_a_number_or_has_a_unit(setting: Number, text: object, value: int) -> None:
     assert setting.parse(text, "x") == value
 
 
@@ -95,14 +98,62 @@ def test_a_wrong_value_is_named_with_its_place(setting: Setting, text: object, w
 
 
 @pytest.mark.parametrize("setting", LIMITS, ids=lambda limit: limit.key)
-def test_what_is_written_is_read_back(setting: Setting) -> None:
+def test_what_is_written_is_read_back(setting: Limit) -> None:
     for value in (setting.minimum, setting.default, setting.maximum):
         assert setting.parse(setting.write(value), "x") == value
 
 
 def test_names_and_keys_are_unique() -> None:
-    for names in ([one.name for one in LIMITS], [one.key for one in LIMITS]):
+    for names in ([one.name for one in OPTIONS], [one.key for one in OPTIONS]):
         assert len(set(names)) == len(names)
+
+
+def test_every_option_is_a_keyword_of_run() -> None:
+    japrontos = {"host", "port", "reload", "debug"}
+
+    assert {*RunOptions.__annotations__} == {one.parameter for one in OPTIONS} - japrontos
+
+
+def test_an_argument_that_run_does_not_have_is_named() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'limit_bodi'"):
+        Application().run(limit_bodi=1)  # type: ignore[call-arg]
+
+
+def test_workers_are_counted_once() -> None:
+    with pytest.raises(TypeError, match="both worker_num and workers"):
+        Application().run(worker_num=2, workers=3)
+
+
+# For every pair of layers that follow each other, and a few that do not: who wins.
+LAYERS = ["command line", "run", "environment", "file", "application", "default"]
+ORIGINS = {
+    "command line": (70, "--timeout-body"),
+    "run": (71, "run()"),
+    "environment": (72, "ANEL_TIMEOUT_BODY"),
+    "file": (73, "pyproject.toml"),
+    "application": (74, "application"),
+    "default": (60, "default"),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.combinations(LAYERS, 2)])
+def test_of_two_layers_the_first_wins(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    there = {first, second}
+    seconds = {layer: value for layer, (value, _) in ORIGINS.items()}
+    if "file" in there:
+        write(folder, f"timeout-body = {seconds['file']}")
+    if "environment" in there:
+        monkeypatch.setenv("ANEL_TIMEOUT_BODY", str(seconds["environment"]))
+    said = {"timeout_body": seconds["run"]} if "run" in there else {}
+    own = {"body_timeout_ms": 1000 * seconds["application"]} if "application" in there else {}
+    given = {"body_timeout_ms": 1000 * seconds["command line"]} if "command line" in there else {}
+
+    with choices.given(given):
+        value, origin = held("body_timeout_ms", own, **said)
+
+    assert (value / 1000, origin) == ORIGINS[first]
 
 
 def test_the_command_line_goes_first_and_the_default_last(
@@ -118,14 +169,14 @@ def test_the_command_line_goes_first_and_the_default_last(
     monkeypatch.setenv("ANEL_LIMIT_BODY", "3")
     assert held("body_bytes_max", own) == (3, "ANEL_LIMIT_BODY")
 
-    with settings.given({"body_bytes_max": 4}):
+    with choices.given({"body_bytes_max": 4}):
         assert held("body_bytes_max", own) == (4, "--limit-body")
     assert held("body_bytes_max", own) == (3, "ANEL_LIMIT_BODY")
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.key)
 def test_every_limit_is_read_from_environment_and_file(
-    limit: Setting, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    limit: Limit, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = limit.write(limit.minimum)
     write(folder, f"{limit.key} = {text!r}")
@@ -165,6 +216,41 @@ def test_a_variable_that_looks_like_a_setting_is_one(
 
     with pytest.raises(ConfigError, match="there is no setting ANEL_LIMIT_BODI: known are "):
         held("body_bytes_max")
+
+
+@pytest.mark.parametrize("name", ["ANEL_WORKER", "ANEL_REACTER", "ANEL_PROXY_HEADER"])
+def test_a_variable_that_is_nearly_an_options_is_one(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    with pytest.raises(ConfigError, match=f"there is no setting {name}: known are {name[:-3]}"):
+        options.resolve()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ANEL_JSON", "ANEL_URING_FLAGS", "ANEL_SOAK_S", "ANEL_PYTHON", "ANEL_SERVICE_HOST"],
+)
+def test_a_variable_of_something_else_is_nobodys_business(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    assert held("port")[1] == "default"
+
+
+def test_an_empty_variable_is_as_good_as_absent(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANEL_PORT", "")
+    assert held("port") == (8080, "default")
+
+    monkeypatch.setenv("PORT", "81")
+    assert held("port") == (81, "PORT")
+
+    monkeypatch.setenv("ANEL_PORT", "82")
+    assert held("port") == (82, "ANEL_PORT")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +310,7 @@ def test_config_tells_what_holds_and_why(folder: pathlib.Path) -> None:
     ended = run("config", "app.py", "--limit-pipeline", "3", cwd=folder, ANEL_LIMIT_STREAM="5MiB")
 
     lines = [line.split() for line in ended.stdout.splitlines()]
-    assert len(lines) == len(LIMITS)
+    assert len(lines) == len(APPLICATION) + len(OPTIONS)
     for line in (
         ["limit-request-fields", "7", "application"],
         ["limit-body", "1MiB", "pyproject.toml"],
