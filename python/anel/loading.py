@@ -86,15 +86,15 @@ def load(spec: str, folder: str = "") -> object:
     return found
 
 
-def place_of(spec: str) -> str | None:
-    """The file or the package's folder of what `spec` names, without importing any of it.
+def place_of(spec: str, folder: str = "") -> str | None:
+    """The file or the package's folder of what `load` would find, without importing any of it.
 
     None for what is not found, or comes from nowhere on the disk.
     """
-    name = spec.partition(":")[0]
+    name = spec.removesuffix(_CALL).partition(":")[0]
     if name.endswith(".py") or "/" in name:
-        return name
-    path = [os.getcwd(), *sys.path]
+        return os.path.join(folder, name)
+    path = [os.path.abspath(folder), *sys.path]
     found = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], path)
     if found is None:
         return None

@@ -287,35 +287,37 @@ def _reloading() -> Iterable[Setting]:
         name="reload_dir",
         key="reload-dir",
         group=RELOADING,
-        help="Folders to watch, with commas, instead of the working directory and the"
-        " application's.",
-        check=tuple,
+        help="Folders to watch instead of the working directory and the application's.",
         kind="PATH,...",
+        repeatable=True,
         default=(),
     )
     yield Words(
         name="reload_include",
         key="reload-include",
         group=RELOADING,
-        help="Patterns of other files to watch than *.py.",
+        help="Patterns of files to watch beside *.py, such as *.html or static/**/*.css.",
         check=_patterns,
         kind="PATTERN,...",
+        repeatable=True,
         default=(),
     )
     yield Words(
         name="reload_exclude",
         key="reload-exclude",
         group=RELOADING,
-        help="Patterns of files and folders not to watch.",
+        help="Patterns of files and folders not to watch. Hidden ones, node_modules and virtual"
+        " environments are left out in any case.",
         check=_patterns,
         kind="PATTERN,...",
+        repeatable=True,
         default=(),
     )
     yield Number(
         name="reload_delay_ms",
         key="reload-delay",
         group=RELOADING,
-        help="How long files must stay as they are.",
+        help="How long files must stay as they are before a change counts.",
         unit=Unit.MILLISECONDS,
         minimum=0,
         maximum=round(DELAY_S_MAX * 1000),
@@ -421,7 +423,12 @@ OPTIONS: tuple[Setting, ...] = (
 
 # What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
 # the application, and for nobody else, because its pages show tracebacks.
-DEV: Mapping[str, Any] = {"host": "127.0.0.1", "worker_num": None, "debug": True}
+DEV: Mapping[str, Any] = {
+    "host": "127.0.0.1",
+    "worker_num": None,
+    "debug": True,
+    "reload": True,
+}
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}

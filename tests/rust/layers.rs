@@ -80,6 +80,7 @@ const PYTHON: &[&str] = &[
     "shortcuts",
     "middleware",
     "hooks",
+    "draining",
     "serving",
     "child",
     "forking",
