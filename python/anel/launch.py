@@ -94,7 +94,6 @@ class Launch:
             raise ConfigError("max_requests_jitter needs max_requests")
         if self.pidfile is not None and not (isinstance(self.pidfile, str) and self.pidfile):
             raise ConfigError(f"pidfile must be the path of a file, not {self.pidfile!r}")
-        self._check_reload()
         if self.metrics_bind is not None:
             Place.at(self.metrics_bind)
 
@@ -238,12 +237,6 @@ class Launch:
         folders = self.reload_dir or usual_folders(rerun.START, source)
         selection = Selection(folders, self.reload_include, self.reload_exclude)
         return Watcher(Watch(selection, self.reload_delay_ms / 1000, rerun.START))
-
-    def _check_reload(self) -> None:
-        if not self.reload:
-            for name in ("reload_dir", "reload_include", "reload_exclude"):
-                if getattr(self, name) not in ((), [], None):
-                    raise ConfigError(f"{name} needs reload")
 
     def _places(self, handed_over: tuple[int, ...]) -> list[Place]:
         given = handed_over if self.fd is None else (self.fd,)

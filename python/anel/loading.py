@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -86,15 +87,15 @@ def load(spec: str, folder: str = "") -> object:
     return found
 
 
-def place_of(spec: str) -> str | None:
-    """The file or the package's folder of what `spec` names, without importing any of it.
+def place_of(spec: str, folder: str = "") -> str | None:
+    """The file or the package's folder of what `load` would find, without importing any of it.
 
     None for what is not found, or comes from nowhere on the disk.
     """
-    name = spec.partition(":")[0]
+    name = spec.removesuffix(_CALL).partition(":")[0]
     if name.endswith(".py") or "/" in name:
-        return name
-    path = [os.getcwd(), *sys.path]
+        return os.path.join(folder, name)
+    path = [os.path.abspath(folder), *sys.path]
     found = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], path)
     if found is None:
         return None
@@ -193,5 +194,9 @@ def _find(module: ModuleType, attribute: str, spec: str) -> object:
 def _call(factory: object, spec: str) -> object:
     if not callable(factory):
         raise LoadError(f"{spec!r} calls a {type(factory).__name__}, which is no function")
+    if inspect.iscoroutinefunction(factory):
+        raise LoadError(
+            f"{spec!r} calls a coroutine function; no loop runs yet that could await it"
+        )
     made: object = factory()
     return made

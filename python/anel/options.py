@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import affinity, choices, proxies
+from anel.access_log import FORMATS, LogPath, Share
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
@@ -30,6 +31,7 @@ from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
     import asyncio
+    import os
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -137,7 +139,7 @@ def _listening() -> Iterable[Setting]:
         default_of_run=8080,
         minimum=0,
         maximum=65535,
-        wanted="an int from 0 to 65535",
+        wanted="a number from 0 to 65535",
     )
     yield Text(
         name="uds",
@@ -311,35 +313,37 @@ def _reloading() -> Iterable[Setting]:
         name="reload_dir",
         key="reload-dir",
         group=RELOADING,
-        help="Folders to watch, with commas, instead of the working directory and the"
-        " application's.",
-        check=tuple,
+        help="Folders to watch instead of the working directory and the application's.",
         kind="PATH,...",
+        repeatable=True,
         default=(),
     )
     yield Words(
         name="reload_include",
         key="reload-include",
         group=RELOADING,
-        help="Patterns of other files to watch than *.py.",
+        help="Patterns of files to watch beside *.py, such as *.html or static/**/*.css.",
         check=_patterns,
         kind="PATTERN,...",
+        repeatable=True,
         default=(),
     )
     yield Words(
         name="reload_exclude",
         key="reload-exclude",
         group=RELOADING,
-        help="Patterns of files and folders not to watch.",
+        help="Patterns of files and folders not to watch. Hidden ones, node_modules and virtual"
+        " environments are left out in any case.",
         check=_patterns,
         kind="PATTERN,...",
+        repeatable=True,
         default=(),
     )
     yield Number(
         name="reload_delay_ms",
         key="reload-delay",
         group=RELOADING,
-        help="How long files must stay as they are.",
+        help="How long files must stay as they are before a change counts.",
         unit=Unit.MILLISECONDS,
         minimum=0,
         maximum=round(DELAY_S_MAX * 1000),
@@ -400,6 +404,27 @@ def _logs() -> Iterable[Setting]:
         kind="LEVEL",
         default="info",
     )
+    yield LogPath(
+        name="access_log",
+        key="access-log",
+        group=LOGS,
+        help="Log every request to a file that is appended to, or to stdout.",
+    )
+    yield Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group=LOGS,
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    )
+    yield Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group=LOGS,
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    )
 
 
 def _proxies() -> Iterable[Setting]:
@@ -407,8 +432,9 @@ def _proxies() -> Iterable[Setting]:
         name="trusted_proxies",
         key="trusted-proxies",
         group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas.",
-        check=proxies.networks,
+        help="Addresses and networks of the proxies that are believed, with commas; unix is"
+        " whoever connects over a Unix socket.",
+        check=proxies.believed,
         kind="NETWORK,...",
         default=(),
     )
@@ -445,7 +471,12 @@ OPTIONS: tuple[Setting, ...] = (
 
 # What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
 # the application, and for nobody else, because its pages show tracebacks.
-DEV: Mapping[str, Any] = {"host": "127.0.0.1", "worker_num": None, "debug": True}
+DEV: Mapping[str, Any] = {
+    "host": "127.0.0.1",
+    "worker_num": None,
+    "debug": True,
+    "reload": True,
+}
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}
@@ -489,6 +520,9 @@ class RunOptions(TypedDict, total=False):
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
+    access_log: str | os.PathLike[str] | bool | None
+    access_log_format: str | None
+    access_log_sample: float | str | None
     limit_request_head: int | str | None
     limit_request_line: int | str | None
     limit_request_fields: int | None

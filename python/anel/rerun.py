@@ -26,9 +26,8 @@ with contextlib.suppress(OSError):
 def check() -> None:
     """Raises ConfigError for a program that nobody can run again."""
     is_interactive = hasattr(sys, "ps1") or sys.flags.interactive or sys.flags.inspect
-    main = sys.modules.get("__main__")
     # What was piped in is gone.
-    has_source = getattr(main, "__file__", None) is not None or sys.argv[:1] == ["-c"]
+    has_source = source() is not None or sys.argv[:1] == ["-c"]
     if is_interactive or not has_source or not sys.executable:
         raise ConfigError(
             "reload runs the program again, so it needs one: a file, not an interactive session"
@@ -37,7 +36,8 @@ def check() -> None:
 
 def source() -> str | None:
     """The file of the program; None where there is none, as with `python -c`."""
-    return getattr(sys.modules.get("__main__"), "__file__", None)
+    file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+    return None if file is None or file.startswith("<") else file
 
 
 def run_again() -> NoReturn:

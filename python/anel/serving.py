@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-from anel.guest import Visiting, attached
+from anel.draining import Drain, Drainable
+from anel.guest import attached
 from anel.hooks import StartUpFailed
 from anel.listener import shut, take_queued
 from anel.post import Post, Word
-from anel.telling import say
 
 # How often a drain is checked for its end. Short against human patience, long against a turn.
 _DRAIN_CHECK_S = 0.05
@@ -39,7 +38,9 @@ _PROGRESS = ("completions_total", "requests_total", "connections_open")
 # are told that it was the last one.
 _WIND_DOWN_S = 1.0
 
-# The same once what this worker serves is out of date: whoever has changed it waits for the next.
+# The same once what a worker serves is out of date. Whoever has changed it would not see so short a
+# time, but who has just connected has asked nothing yet. And how long open requests may take then.
+_OUTDATED_WIND_DOWN_S = 0.2
 _OUTDATED_DEADLINE_S = 2.0
 
 # There is traffic when a request comes within this time. Clients on a busy machine pause for tens
@@ -52,34 +53,6 @@ _COUNT_S = 0.1
 
 # What runs around serving: it sets the future once it has started, and ends after the event.
 Life: TypeAlias = Callable[[asyncio.Future[None], asyncio.Event], Coroutine[Any, Any, None]]
-
-
-class Drainable(Visiting, Protocol):
-    """What serving needs of a worker."""
-
-    def connections(self) -> tuple[int, int]:
-        """How many connections are idle, and how many have a request in progress."""
-
-    def counters(self) -> dict[str, int]:
-        """What was counted since the start, by name."""
-
-    def wind_down(self) -> None:
-        """Stops accepting, and ends every connection with the answer to its next request."""
-
-    def drain(self, deadline_s: float) -> None:
-        """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
-
-    def is_accepting(self) -> bool:
-        """Whether the listeners have to stay open."""
-
-    def adopt(self, socket_fd: int) -> None:
-        """Serves a connection that was accepted elsewhere, and owns its descriptor."""
-
-    def is_drained(self) -> bool:
-        """Whether nothing is open any more."""
-
-    def stop(self) -> None:
-        """Ends everything at once. Harmless when it has ended already."""
 
 
 @contextlib.contextmanager
@@ -196,16 +169,15 @@ class Serving:
             self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
 
     def _give_way(self) -> None:
-        """Drains at once: nobody is to be served by what is out of date, and no save is a story."""
+        """Drains soon: nobody is to be served by what is out of date, and no save is a story."""
         if self._is_serving and not self._is_draining:
-            self._is_winding_down = True
-            # Who comes now is the successor's.
-            self._worker.wind_down()
-            self._close_listeners()
+            self._is_winding_down = self._is_draining = True
             self._drain = Drain(
                 self._loop, self._worker, deadline_s=_OUTDATED_DEADLINE_S, is_story=False
             )
-            self._begin_drain()
+            self._worker.wind_down()
+            self._close_listeners()
+            self._await_leaving(self._loop.time() + _OUTDATED_WIND_DOWN_S)
 
     def _retire(self) -> None:
         if self._is_serving and not self._is_winding_down and not self._is_draining:
@@ -386,56 +358,6 @@ class Serving:
                 signal.signal(number, previous[number])
 
 
-class Drain:
-    """A drain as it is told on stdout, in Japronto's words."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        worker: Drainable,
-        *,
-        deadline_s: float,
-        is_story: bool = True,
-    ) -> None:
-        """Takes the loop whose clock counts, and how long open requests may take.
-
-        Without a story only what is lost is told.
-        """
-        self._loop = loop
-        self._worker = worker
-        self._deadline_s = deadline_s
-        self._tell = say if is_story else _say_nothing
-        self._until: float | None = None
-        self._seconds_left = math.ceil(deadline_s)
-        self._busy = 0
-
-    def begin(self) -> None:
-        """Tells the worker to drain."""
-        idle, self._busy = self._worker.connections()
-        if idle or self._busy:
-            self._tell("Draining connections...")
-        if idle:
-            self._tell(f"{idle} idle connections closed immediately")
-        if self._busy:
-            self._tell(f"{self._busy} connections busy, read-end closed")
-        self._worker.drain(self._deadline_s)
-        self._until = self._loop.time() + self._deadline_s
-
-    def report(self) -> None:
-        """Tells once a second what is left."""
-        if self._until is None or self._seconds_left == 0:
-            return
-        _, busy = self._worker.connections()
-        seconds = max(0, math.ceil(self._until - self._loop.time()))
-        if seconds == 0 and (busy or self._busy):
-            # At the deadline the worker may have come first; those that it ended were busy before.
-            say(f"Forcefully killing {busy or self._busy} connections")
-        elif seconds < self._seconds_left and busy:
-            self._tell(f"{seconds} seconds remaining, {busy} connections still busy")
-        self._seconds_left = seconds
-        self._busy = busy
-
-
 class _Life:
     """What the application does around serving, as one task."""
 
@@ -475,10 +397,6 @@ class _Life:
     def _wait(self, *others: asyncio.Future[None]) -> None:
         either = asyncio.wait((self._task, *others), return_when=asyncio.FIRST_COMPLETED)
         self._loop.run_until_complete(either)
-
-
-def _say_nothing(_line: str) -> None:
-    """What nobody wants to hear."""
 
 
 def _nothing() -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -39,6 +40,11 @@ app.router.add_route("/pid", lambda request: request.Response(text=str(os.getpid
 app.router.add_route("/wait", wait)
 """
 
+# What is broken is met by workers alone: a program that fails when it is started has failed.
+IN_WORKER = APP.replace(
+    "import greeting\n", "if '_ANEL_POST' in os.environ:\n    import greeting\n"
+)
+
 RUN = """
 if __name__ == "__main__":
     app.run("127.0.0.1", 0, reload=True)
@@ -48,11 +54,12 @@ if __name__ == "__main__":
 PROMPTLY_S = 4.0
 
 PATHS = {
-    "file": ["-m", "anel", "run", "--reload", "app.py", "--port", "0"],
-    "module": ["-m", "anel", "run", "--reload", "app:app", "--port", "0"],
+    "file": ["-m", "anel", "run", "--reload", "app.py"],
+    "module": ["-m", "anel", "run", "--reload", "app:app"],
+    "dev": ["-m", "anel", "dev", "app.py"],
     "program": ["app.py"],
     "package": ["-m", "site_"],
-    "japronto": ["-m", "anel", "run", "--japronto", "--reload", "--port", "0", "app.py"],
+    "japronto": ["-m", "anel", "run", "--japronto", "--reload", "app.py"],
 }
 WAYS = ["file", "program"]
 
@@ -81,9 +88,16 @@ class Project:
     def start(
         self, way: str, *options: str, announced: str = r"Accepting .*:(\d+)$", **environment: str
     ) -> Server:
-        """Serves it, and waits until that is announced."""
+        """Serves it on a port that the kernel picks, and waits until something is announced."""
         command = [sys.executable, *PATHS[way], *options]
-        return self.run(command, announced, **environment)
+        return self.run(command, announced, **{"ANEL_PORT": "0", **environment})
+
+    def start_with(self, greeting: str, way: str, announced: str, **environment: str) -> Server:
+        """Serves it with a greeting that the first worker does not survive, or not soon."""
+        if way == "program":
+            self.write("app.py", IN_WORKER + RUN.replace('"127.0.0.1", 0, ', ""))
+        self.write("greeting.py", greeting)
+        return self.start(way, announced=announced, **environment)
 
     def run(self, command: list[str], announced: str, **environment: str) -> Server:
         """Starts a command in the folder, and waits until it prints something."""
@@ -218,10 +232,7 @@ def test_whatever_stops_a_start_waits_for_the_next_save(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_module_that_was_missing_is_found_once_it_is_there(project: Project, way: str) -> None:
-    project.write("greeting.py", "from later import TEXT\n")
-    server = project.start(
-        way, announced="waiting for a file to change", **{"PYTHONUNBUFFERED": "1"}
-    )
+    server = project.start_with("from later import TEXT\n", way, "^anel: waiting for a file")
 
     project.write("later.py", "TEXT = 'late'\n")
 
@@ -229,20 +240,13 @@ def test_a_module_that_was_missing_is_found_once_it_is_there(project: Project, w
     assert server.ask(get("/")).text == "late"
 
 
-def waiting_on_path(project: Project, way: str, path: pathlib.Path, announced: str) -> Server:
-    """Serves on a path, which is known before anybody serves."""
-    project.write("app.py", APP + RUN.replace("0, ", f"0, uds={str(path)!r}, "))
-    options = ["--uds", str(path)] if way == "file" else []
-    return project.start(way, *options, announced=announced)
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_who_comes_before_the_first_start_succeeds_is_answered_late(
     project: Project, way: str, tmp_path: pathlib.Path
 ) -> None:
     path = tmp_path / "socket"
-    project.write("greeting.py", "TEXT = (\n")
-    server = waiting_on_path(project, way, path, "^anel: waiting for a file to change$")
+    chosen = {"ANEL_PORT": "", "ANEL_UDS": str(path)}
+    server = project.start_with("TEXT = (\n", way, "^anel: waiting for a file", **chosen)
 
     with Client.to(socket.AF_UNIX, str(path)) as client:
         client.send(get("/"))
@@ -257,8 +261,7 @@ def test_who_comes_before_the_first_start_succeeds_is_answered_late(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_while_it_waits_for_a_save(project: Project, way: str, number: int) -> None:
-    project.write("greeting.py", "TEXT = (\n")
-    server = project.start(way, announced="^anel: waiting for a file to change$")
+    server = project.start_with("TEXT = (\n", way, "^anel: waiting for a file")
 
     told_to_end(server, number)
 
@@ -269,13 +272,7 @@ SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_while_a_first_worker_imports(project: Project, way: str, number: int) -> None:
-    project.write("greeting.py", SLOW)
-    if way == "program":
-        # What the program does before run() is done in the first process, too.
-        project.write("app.py", "import os\nif '_ANEL_POST' in os.environ: import greeting\n")
-        with (project.folder / "app.py").open("a") as file:
-            file.write(APP.replace("import greeting\n", "") + RUN)
-    server = project.start(way, announced="^importing$")
+    server = project.start_with(SLOW, way, "^importing$")
 
     told_to_end(server, number)
 
@@ -290,14 +287,11 @@ def test_it_ends_while_a_next_worker_imports(project: Project, way: str) -> None
 
 
 def test_ctrl_c_ends_everything_without_a_word_of_the_workers(project: Project) -> None:
-    server = project.run(
-        ["setsid", "--wait", sys.executable, *PATHS["program"]], r"Accepting .*:(\d+)$"
-    )
+    server = project.run(["setsid", sys.executable, *PATHS["program"]], r"Accepting .*:(\d+)$")
     project.write("greeting.py", SLOW)
     server.wait_for_line("^importing$")
-    (master,) = children(server.process.pid)
 
-    os.killpg(master, signal.SIGINT)
+    os.killpg(server.process.pid, signal.SIGINT)
 
     assert server.wait() == 0
     assert server.lines[-1] == "Termination request received"
@@ -322,10 +316,9 @@ def test_a_save_during_a_start_begins_it_anew(project: Project, way: str) -> Non
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_save_during_a_start_up_hook_begins_it_anew(project: Project, way: str) -> None:
-    hook = "import asyncio\nasync def hang(app):\n    await asyncio.sleep(greeting.S)\n"
-    program = (APP + hook + "app.on_startup(hang)\n" + RUN).replace("0, reload", "0, reload")
+    hook = "async def hang(app):\n    await asyncio.sleep(greeting.S)\napp.on_startup(hang)\n"
     project.write("greeting.py", "TEXT = 'one'\nS = 0\n")
-    project.write("app.py", program.replace("app.on_startup(hang)", "app.on_startup(hang)"))
+    project.write("app.py", APP + hook + RUN)
     server = project.start(way)
     before = worker(server)
     project.write("greeting.py", "TEXT = 'two'\nS = 60\n")
@@ -402,8 +395,8 @@ def test_nobody_is_refused_while_it_reloads(project: Project, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_twenty_reloads_leave_nothing_behind(project: Project, way: str) -> None:
     server = project.start(way)
-    answers(server, "one")
-    descriptors = server.open_descriptors()
+    first = worker(server)
+    of_master, of_first = server.open_descriptors(), kinds_of_descriptors(first)
     seen = set()
 
     for number in range(20):
@@ -414,17 +407,21 @@ def test_twenty_reloads_leave_nothing_behind(project: Project, way: str) -> None
     assert len(seen) == 20
     wait_until(lambda: all(map(is_gone, seen)), "the end of the old workers")
     assert len(children(server.process.pid)) == 2
-    assert server.open_descriptors() == descriptors
+    assert server.open_descriptors() == of_master
     last = worker(server)
-    assert server.open_descriptors() == len(os.listdir(f"/proc/{server.process.pid}/fd"))
-    listening = [
-        name
-        for name in os.listdir(f"/proc/{last}/fd")
-        if "socket" in os.readlink(f"/proc/{last}/fd/{name}")
-    ]
-    # Its listener and its channel, whichever worker it is.
-    assert len(listening) <= 4
+    wait_until(lambda: kinds_of_descriptors(last) == of_first, "the descriptors of the first one")
     told_to_end(server)
+
+
+def kinds_of_descriptors(number: int) -> list[str]:
+    """What a process has open, without what tells one socket from another."""
+    folder = pathlib.Path(f"/proc/{number}/fd")
+    targets = []
+    for name in os.listdir(folder):
+        # A connection may just be closed.
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(os.readlink(folder / name).partition(":[")[0])
+    return sorted(targets)
 
 
 def test_a_touch_reloads_nothing(project: Project) -> None:
@@ -711,12 +708,10 @@ def test_an_interactive_session_cannot_be_run_again(
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        ("reload_dir=['src']", "reload_dir needs reload"),
-        ("reload=1", "reload must be True or False, not 1"),
         ("reload=True, reload_dir=['nowhere']", "cannot watch '.*/nowhere': it is not there"),
         ("reload=True, reload_include=['../x']", "'../x' is no pattern of files to watch"),
-        ("reload=True, reload_exclude='*.py'", "reload_exclude must be a list of str"),
-        ("reload=True, reload_delay=-1", "reload_delay must be seconds from 0 to 60, not -1"),
+        ("reload=True, reload_exclude=[1]", "reload_exclude must hold str"),
+        ("reload=True, reload_delay=-1", "reload_delay must be "),
     ],
 )
 def test_what_is_no_choice_is_refused_before_anything_is_done(
@@ -735,4 +730,4 @@ def test_what_is_no_choice_is_refused_before_anything_is_done(
     assert ended.returncode == 1
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("anel.exceptions.ConfigError: ")
-    assert __import__("re").search(shown, last)
+    assert re.search(shown, last)
