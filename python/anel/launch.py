@@ -163,7 +163,7 @@ class Launch:
             is_edited=self.reload,
         )
         # What nobody reads is not counted.
-        board = Board(is_counted=self.metrics_bind is not None)
+        board = Board(is_counted=self.metrics_bind is not None, survives_exec=self.reload)
         companions: list[Companion] = []
         if self.reload:
             watcher = self._watcher(source)
