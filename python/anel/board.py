@@ -14,8 +14,10 @@ import dataclasses
 import enum
 import itertools
 import mmap
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from anel import _core
 from anel.concurrency import WORKERS_MAX
@@ -151,16 +153,42 @@ class Reading:
 class Row:
     """The place of one worker process."""
 
-    def __init__(self, number: int, cells: memoryview, *, is_counted: bool) -> None:
-        """Takes the numbers of the row; a row that is not counted has those of `Column` alone."""
+    def __init__(
+        self, number: int, cells: memoryview, *, is_counted: bool, file: int | None = None
+    ) -> None:
+        """Takes the numbers of the row; a row that is not counted has those of `Column` alone.
+
+        `file` is the descriptor of the board's memory, if it has one.
+        """
         self.number = number
         self.cells = cells
         self.is_counted = is_counted
+        self._file = file
 
     @classmethod
     def unseen(cls) -> Row:
         """A row that is on no board, for who writes it all the same."""
         return cls(_UNSEEN, memoryview(bytearray(_WIDTH * _BYTES)).cast("Q"), is_counted=False)
+
+    def hand_over(self) -> dict[str, Any] | None:
+        """What `inherited` wants, in the program that this process executes next.
+
+        The descriptor stays open for it. None: a row that cannot be found again.
+        """
+        if self._file is None:
+            return None
+        os.set_inheritable(self._file, True)
+        return {"file": self._file, "number": self.number, "is_counted": self.is_counted}
+
+    @classmethod
+    def inherited(cls, told: Mapping[str, Any] | None) -> Row:
+        """The row that this process had before it executed this program."""
+        if told is None:
+            return cls.unseen()
+        cells = _memory(told["file"])
+        os.close(told["file"])
+        row = _row(cells, _LIVE, told["number"])
+        return cls(told["number"], row, is_counted=told["is_counted"])
 
     @property
     def counted(self) -> memoryview | None:
@@ -187,10 +215,16 @@ class Row:
 class Board:
     """The memory. To be made before the first fork; then the master alone calls what writes."""
 
-    def __init__(self, *, is_counted: bool = True) -> None:
-        """Without `is_counted` workers have rows, but publish no counters there."""
-        # Pages that nobody writes to take no memory.
-        self._cells = memoryview(mmap.mmap(-1, _SIZE * _BYTES)).cast("Q")
+    def __init__(self, *, is_counted: bool = True, outlives_exec: bool = False) -> None:
+        """Without `is_counted` workers have rows, but publish no counters there.
+
+        Where workers execute another program, only memory with a descriptor is found again.
+        """
+        self._file: int | None = None
+        if outlives_exec:
+            self._file = os.memfd_create("anel-board", os.MFD_CLOEXEC)
+            os.ftruncate(self._file, _SIZE * _BYTES)
+        self._cells = _memory(-1 if self._file is None else self._file)
         self._is_counted = is_counted
         # The master's own; the first ones first, so that readers have little to look at.
         self._free = list(reversed(range(_ROWS)))
@@ -225,7 +259,7 @@ class Board:
         cells[_Head.ROWS] = max(cells[_Head.ROWS], number + 1)
         cells[_Head.SLOTS] = max(cells[_Head.SLOTS], slot + 1)
         cells[_Head.VERSION] += 1
-        return Row(number, row, is_counted=self._is_counted)
+        return Row(number, row, is_counted=self._is_counted, file=self._file)
 
     def leave(self, row: Row, *, died: bool) -> None:
         """Its worker has ended, or could not be started: its totals stay with its slot."""
@@ -260,6 +294,11 @@ class Board:
         pasts = [_row(self._cells, _PAST, number).tolist() for number in range(head[_Head.SLOTS])]
         rows = [_row(self._cells, _LIVE, number).tolist() for number in range(head[_Head.ROWS])]
         return (head, pasts, rows) if self._cells[_Head.VERSION] == head[_Head.VERSION] else None
+
+
+def _memory(file: int) -> memoryview:
+    # Pages that nobody writes to take no memory.
+    return memoryview(mmap.mmap(file, _SIZE * _BYTES)).cast("Q")
 
 
 def _row(cells: memoryview, region: int, number: int) -> memoryview:

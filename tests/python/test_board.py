@@ -217,3 +217,29 @@ def test_a_worker_publishes_what_it_counts() -> None:
     numbers = board.read().slots[0].numbers
     assert set(counters) < set(numbers)
     assert numbers["waits_total"] >= counters["waits_total"] == 1
+
+
+def test_a_row_is_found_again_by_the_next_program_of_its_process() -> None:
+    board = Board(outlives_exec=True)
+    told = board.enter(2).hand_over()
+    assert told is not None
+    assert os.get_inheritable(told["file"])
+
+    # As that program would have it: a descriptor of its own.
+    row = Row.inherited({**told, "file": os.dup(told["file"])})
+    count(row, "requests_total", 3)
+    row.note_pid(4711)
+
+    assert total(board, slot=2) == 3
+    assert [process.pid for process in board.read().processes()] == [4711]
+    assert row.counted is not None
+
+
+def test_a_row_of_anonymous_memory_is_not_found_again() -> None:
+    assert Board().enter(0).hand_over() is None
+    assert Row.unseen().hand_over() is None
+
+    row = Row.inherited(None)
+    row.note_state(State.SERVING)
+
+    assert row.counted is None
