@@ -53,7 +53,7 @@ fn converse(wire: &[u8], limits: Limits, random: &mut Random) -> Vec<u8> {
         application.act(&mut worker);
         worker.flush(&mut line, &mut application);
         worker.on_clock(Clock {
-            monotonic_ms: 0,
+            monotonic_us: 0,
             unix_s: 0,
         });
         for completion in line.completions() {

@@ -15,6 +15,7 @@ from contextvars import Context
 from os import PathLike
 from typing import Any, TypeVar, final, overload
 
+from anel.access_log import Wanted
 from anel.application import Application
 from anel.cookies import SameSite
 from anel.encoding import Query
@@ -267,6 +268,7 @@ class Worker:
         limits: Mapping[str, int] | None = None,
         automatic_methods: bool = True,
         row: memoryview | None = None,
+        access_log: Wanted | None = None,
     ) -> Worker: ...
     @property
     def reactor_name(self) -> str: ...

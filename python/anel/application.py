@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
-from anel import _core, encoding, extension, logs, loops, options, proxies, script
+from anel import _core, access_log, encoding, extension, logs, loops, options, proxies, script
 from anel.choices import Choices
 from anel.exceptions import (
     ConfigError,
@@ -60,11 +60,11 @@ class Application(RouteShortcuts):
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
 
     `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
-    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
-    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
-    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
-    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
-    connect.
+    `["10.0.0.0/8", "::1"]`; "unix" is whoever connects over a Unix socket. Nobody else is believed.
+    `proxy_headers` are the fields in which they name the client: "x-forwarded-for" (the default),
+    "x-forwarded-host", or "forwarded" (RFC 7239); name only those that your proxy sets or removes.
+    With `proxy_protocol=True` every connection begins with a header of the PROXY protocol, version
+    1 or 2, and only trusted proxies may connect.
 
     Whoever runs the server may choose otherwise: the command line, the arguments of `run()`, the
     environment and `[tool.anel]` in pyproject.toml go before what is said here, in this order.
@@ -336,7 +336,8 @@ class Application(RouteShortcuts):
         The others are the options of the command line (`anel run --help`): `--timeout-body 10s` is
         `timeout_body=10`, or `"10s"`. `loop` may be a function that makes an event loop, too. What
         the command line says goes before an argument, and that before the environment, the file
-        and `Application(...)`; None and False say nothing, but `proxy_protocol=False` does.
+        and `Application(...)`; None and False say nothing, but `proxy_protocol=False` and
+        `access_log=False` do.
 
         Raises ConfigError for a wrong argument, TypeError for one that there is not. Does nothing
         while the command line loads this application. A port that cannot be had ends the process
@@ -404,6 +405,7 @@ class Application(RouteShortcuts):
             limits=differing_limits(choices) or None,
             automatic_methods=self._automatic_methods,
             row=post.row.counted,
+            access_log=access_log.wanted(choices),
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)

@@ -171,10 +171,8 @@ def _parse(setting: Setting, text: str, variable: str) -> Any:
         return setting.parse(text, variable)
     except ConfigError as error:
         if text.startswith(("tcp://", "udp://")):
-            hint = (
-                "Kubernetes sets it for a service called anel, unless enableServiceLinks is false"
-            )
-            raise ConfigError(f"{error}: {hint}") from None
+            hint = "Kubernetes sets it for a service called anel, but for enableServiceLinks: false"
+            raise ConfigError(f"{error}; {hint}") from None
         raise
 
 

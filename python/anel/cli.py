@@ -6,6 +6,7 @@ start, 4 cannot listen.
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import Any
 
@@ -23,6 +24,9 @@ from anel.loops import require
 
 _EVERYTHING = (*options.APPLICATION, *options.OPTIONS)
 
+# Two letters changed places, or one is missing; arbitrary.
+_SIMILAR = 0.8
+
 _EPILOG = (
     "Every option may also be a variable (--limit-body is ANEL_LIMIT_BODY), a key of [tool.anel] in"
     " the pyproject.toml of the working directory (limit-body) or an argument of app.run()"
@@ -36,8 +40,17 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "--version"):
+            self._refuse_slip(args[0], ctx)
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_slip(self, word: str, ctx: click.Context) -> None:
+        """What is nearly a command and no module in sight was meant to be the command."""
+        similar = difflib.get_close_matches(word, self.commands, 1, _SIMILAR)
+        if similar and not (os.path.exists(word) or os.path.exists(f"{word}.py")):
+            ctx.fail(
+                f"There is no command {word!r}, nor such an application. Is it {similar[0]!r}?"
+            )
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """In the order in which they were declared: what is typed first comes first."""

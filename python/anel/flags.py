@@ -86,7 +86,8 @@ def takes(settings: Iterable[Setting]) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for setting in reversed([*settings]):
-            command = _option(setting)(command)
+            for option in reversed(_options(setting)):
+                command = option(command)
         return command
 
     return decorate
@@ -109,9 +110,9 @@ def give(settings: Iterable[Setting], parameters: Mapping[str, Any], starter: St
     click.get_current_context().with_resource(choices.given(given, starter))
 
 
-def _option(setting: Setting) -> Callable[[F], F]:
+def _options(setting: Setting) -> list[Callable[[F], F]]:
     if setting.is_argument:
-        return click.argument(setting.name, required=False, type=_Value(setting))
+        return [click.argument(setting.name, required=False, type=_Value(setting))]
     is_switch = isinstance(setting, Switch)
     named: dict[str, Any] = {"default": None}
     names = (*setting.flags, setting.option, *setting.hidden)
@@ -123,9 +124,21 @@ def _option(setting: Setting) -> Callable[[F], F]:
             "metavar": setting.metavar,
             "multiple": isinstance(setting, Words) and setting.repeatable,
         }
-    return click.option(
-        *names, setting.name, cls=_Flag, setting=setting, help=_help(setting), **named
-    )
+    made = [
+        click.option(*names, setting.name, cls=_Flag, setting=setting, help=_help(setting), **named)
+    ]
+    if setting.negation is not None:
+        opposite = click.option(
+            f"--no-{setting.key}",
+            setting.name,
+            cls=_Flag,
+            setting=setting,
+            type=_Value(setting),
+            flag_value=setting.negation,
+            help=f"The same as {setting.option} {setting.negation}.",
+        )
+        made.append(opposite)
+    return made
 
 
 def _help(setting: Setting) -> str:

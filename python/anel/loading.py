@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -193,5 +194,9 @@ def _find(module: ModuleType, attribute: str, spec: str) -> object:
 def _call(factory: object, spec: str) -> object:
     if not callable(factory):
         raise LoadError(f"{spec!r} calls a {type(factory).__name__}, which is no function")
+    if inspect.iscoroutinefunction(factory):
+        raise LoadError(
+            f"{spec!r} calls a coroutine function; no loop runs yet that could await it"
+        )
     made: object = factory()
     return made

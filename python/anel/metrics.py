@@ -19,7 +19,8 @@ from typing import TypeAlias
 from anel import _core
 from anel.board import Histogram, Process, Reading, Slot, State
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# UTF-8 text, as every response that is not told otherwise.
+MEDIA_TYPE = "text/plain; version=0.0.4"
 
 Labels: TypeAlias = Mapping[str, str]
 # Suffix of the name, labels, value.
@@ -307,6 +308,8 @@ METRICS: tuple[Metric, ...] = (
         "Time since its event loop last came round, with --timeout-heartbeat.",
         lambda process: process.beat_age_s,
     ),
+    _number("access_log_lines_total", "Lines of the access log that were written."),
+    _number("access_log_dropped_total", "Lines that were dropped, as nobody took them in time."),
     _number("starved_total", "Receives that found no free buffer."),
     _number("shortages_total", "Operations that the kernel had no memory for; they are repeated."),
     _number("stale_completions_total", "Completions for connections that had ended."),

@@ -120,7 +120,7 @@ class Observer(Companion):
             text = metrics.render(self._board.read())
         except TimeoutError as error:
             return _core.Response(text=f"{error}\n", code=503, headers=_CLOSE)
-        return _core.Response(body=text.encode(), mime_type=metrics.CONTENT_TYPE, headers=_CLOSE)
+        return _core.Response(text=text, mime_type=metrics.MEDIA_TYPE, headers=_CLOSE)
 
     def _health(self, request: _core.Request) -> _core.Response:
         return self._condition(request, "healthy", Condition.health)

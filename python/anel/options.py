@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anel import affinity, choices, proxies
+from anel.access_log import FORMATS, LogPath, Share
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
@@ -29,6 +30,7 @@ from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
     import asyncio
+    import os
 
 REACTORS = ("auto", "io_uring", "epoll")
 
@@ -149,7 +151,7 @@ def _listening() -> Iterable[Setting]:
         default_of_run=8080,
         minimum=0,
         maximum=65535,
-        wanted="an int from 0 to 65535",
+        wanted="a number from 0 to 65535",
     )
     yield Text(
         name="uds",
@@ -378,6 +380,27 @@ def _logs() -> Iterable[Setting]:
         kind="LEVEL",
         default="info",
     )
+    yield LogPath(
+        name="access_log",
+        key="access-log",
+        group=LOGS,
+        help="Log every request to a file that is appended to, or to stdout.",
+    )
+    yield Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group=LOGS,
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    )
+    yield Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group=LOGS,
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    )
 
 
 def _proxies() -> Iterable[Setting]:
@@ -385,8 +408,9 @@ def _proxies() -> Iterable[Setting]:
         name="trusted_proxies",
         key="trusted-proxies",
         group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas.",
-        check=proxies.networks,
+        help="Addresses and networks of the proxies that are believed, with commas; unix is"
+        " whoever connects over a Unix socket.",
+        check=proxies.believed,
         kind="NETWORK,...",
         default=(),
     )
@@ -469,6 +493,9 @@ class RunOptions(TypedDict, total=False):
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
+    access_log: str | os.PathLike[str] | bool | None
+    access_log_format: str | None
+    access_log_sample: float | str | None
     limit_request_head: int | str | None
     limit_request_line: int | str | None
     limit_request_fields: int | None

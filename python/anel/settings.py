@@ -68,9 +68,10 @@ class Setting:
 
     `name` is what the code that heeds it says; an application's `limits` are called so, too.
     `flags` are further forms of the option, such as `-w`; `hidden` are forms that the help does not
-    show; what `is_argument` has none, and stands for itself. `foreign` are variables that others
-    made customary. `default_of_run` is the default of a program that calls `run()` by itself, where
-    it is another one.
+    show; what `is_argument` has none, and stands for itself. `negation` is the value that the
+    option `--no-KEY` stands for, where there is one. `foreign` are variables that others made
+    customary. `default_of_run` is the default of a program that calls `run()` by itself, where it
+    is another one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Setting:
     default_of_run: Any = None
     flags: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    negation: str | None = None
     foreign: tuple[str, ...] = ()
     # What a value must be, where the kind cannot tell it as well.
     wanted: str = ""
@@ -192,7 +194,7 @@ class Number(Setting):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
         text = str(value).strip().lower()
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text)
         factor = _FACTORS[self.unit].get(found[2]) if found else None
         if found is None or factor is None:
             return None
@@ -220,7 +222,8 @@ class CountOrAuto(Setting):
         if value == "auto":
             return "auto"
         is_number = isinstance(value, int) and not isinstance(value, bool)
-        number = int(str(value)) if is_number or str(value).isdecimal() else None
+        is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        number = int(str(value)) if is_number or is_digits else None
         if number is None or not self.minimum <= number <= self.maximum:
             raise self.refusal(value, place)
         return number

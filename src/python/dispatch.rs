@@ -4,6 +4,7 @@
 //! wire and what a plain value means (`answer`). A constant route leaves before any Python object
 //! is touched.
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Instant;
@@ -29,7 +30,7 @@ use crate::protocol::{Answer, Payload, ProtocolError, RequestHead};
 use crate::router::Params;
 use crate::server::{
     self, Body, BodyPiece, BodyPlan, CloseReason, ExchangeId, Flow, Handler, Opening, Proxied,
-    Responder, Verdict,
+    Record, Responder, Sender, Verdict,
 };
 
 /// Answers requests with Python handlers, for as long as the GIL is held.
@@ -174,6 +175,16 @@ impl Handler for Dispatch<'_, '_> {
             measures.on_response(503);
         }
         self.shared.abandon(self.py, exchange, reason);
+    }
+
+    fn client(&mut self, sender: Sender<'_>) -> Option<IpAddr> {
+        self.shared.peers.client(self.py, sender)
+    }
+
+    fn on_record(&mut self, record: &Record<'_>) {
+        if let Some(log) = &self.shared.access_log {
+            log.add(record);
+        }
     }
 }
 

@@ -41,6 +41,11 @@ pub fn config_error(py: Python<'_>, message: &str) -> PyErr {
     anel_error(py, "ConfigError", (message,))
 }
 
+/// A file that cannot be written.
+pub fn setup_error(py: Python<'_>, errno: Option<i32>, reason: String) -> PyErr {
+    anel_error(py, "SetupError", (errno, reason))
+}
+
 /// A reactor that cannot be had.
 pub fn reactor_unavailable(py: Python<'_>, error: &ReactorUnavailable) -> PyErr {
     let errno = error.errno.0;

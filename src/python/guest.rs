@@ -124,7 +124,7 @@ impl Worker {
 
     /// Whether the next step has something to submit.
     fn owes(&self, engine: &Engine) -> bool {
-        let now_ms = engine.clock().monotonic_ms;
+        let now_ms = engine.clock().monotonic_ms();
         let is_due = |at_ms| at_ms <= now_ms;
         self.shared.has_orders()
             || self.ending_wanted.get().is_some()

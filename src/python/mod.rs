@@ -4,6 +4,7 @@
 //! (`worker.rs`). Refuses to know the kernel (that is `reactor`) and the wire (that is `protocol`).
 //! `unsafe` is in `raw.rs` alone.
 
+mod access_log;
 mod answer;
 mod arguments;
 mod asyncio_view;
@@ -17,6 +18,9 @@ mod factory;
 mod guest;
 mod headers;
 mod lifetime;
+mod log_batch;
+mod log_line;
+mod log_writer;
 mod measures;
 mod orders;
 mod outcome;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::access_log::Logged;
 use crate::protocol::Limits;
 use crate::reactor::{self, Config, ConfigError, FlagKnob};
 use crate::server;
@@ -78,6 +79,7 @@ pub struct Snapshot {
     pub reactor: reactor::Counters,
     pub worker: server::Counters,
     pub connections_open: usize,
+    pub access_log: Logged,
 }
 
 /// Writes the names of the counters, and what has them, once for both directions.
@@ -123,6 +125,8 @@ impl Snapshot {
         overflows_total: reactor.overflows;
         flushes_total: reactor.flushes;
         wakeups_total: reactor.wakeups;
+        access_log_lines_total: access_log.lines;
+        access_log_dropped_total: access_log.dropped;
         connections_open: connections_open;
     }
 

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::access_log::AccessLog;
 use super::answer;
 use super::context::{self, Contexts};
 use super::guest::Guest;
@@ -30,6 +31,8 @@ pub struct Shared {
     /// Answers requests that no route matches, in the place of a handler.
     pub fallback: Option<(Py<PyAny>, Kind)>,
     logger: Option<Py<PyAny>>,
+    /// Records exchanges, if that is wanted.
+    pub access_log: Option<AccessLog>,
     /// The application's own answer to requests that are not HTTP, if it has one.
     pub refusal_handler: Option<Py<PyAny>>,
     pub async_support: RefCell<Option<AsyncSupport>>,
@@ -74,6 +77,7 @@ impl Shared {
         routes: Routes,
         views: Views,
         measures: Option<Box<Measures>>,
+        access_log: Option<AccessLog>,
     ) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
             let hook = app.getattr(name)?;
@@ -84,6 +88,7 @@ impl Shared {
             routes,
             fallback: lone_handler(app.getattr("_fallback")?)?,
             logger: hook("_request_logger")?,
+            access_log,
             refusal_handler: hook("_refusal_handler")?,
             async_support: RefCell::default(),
             names: Names::default(),
@@ -179,5 +184,8 @@ impl Shared {
         let spares = (self.request.take(), self.response.take());
         drop(spares);
         self.guest.leave();
+        if let Some(log) = &self.access_log {
+            log.close(py);
+        }
     }
 }

@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::access_log::{self, AccessLog};
 use super::asyncio_view::AsyncioView;
 use super::dispatch::Dispatch;
 use super::ending::Ending;
@@ -66,7 +67,8 @@ impl Worker {
     #[allow(clippy::too_many_arguments)] // Keywords in Python.
     #[new]
     #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
-                        automatic_methods=true, row=None))]
+                        automatic_methods=true, row=None,
+                        access_log=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -76,6 +78,7 @@ impl Worker {
         limits: Option<HashMap<String, u64>>,
         automatic_methods: bool,
         row: Option<Bound<'_, PyAny>>,
+        access_log: Option<access_log::Wanted>,
     ) -> PyResult<Self> {
         let row = row.map(|row| Row::new(&row)).transpose()?;
         let measures = row.as_ref().map(|_| Box::new(Measures::new()));
@@ -97,6 +100,12 @@ impl Worker {
         for listener in listeners {
             worker.add_listener(listener);
         }
+        // Last of what can fail: it starts a thread.
+        let access_log = access_log.map(|wanted| {
+            let (log, sampling) = AccessLog::start(py, wanted)?;
+            worker.record(sampling);
+            Ok::<_, PyErr>(log)
+        });
         let reactor_name = opened.reactor.name();
         let engine = Engine {
             reactor: opened.reactor,
@@ -113,6 +122,7 @@ impl Worker {
                 routes,
                 Views::new(config.buffers.into()),
                 measures,
+                access_log.transpose()?,
             )?),
             snapshot: Cell::default(),
             row,
@@ -247,7 +257,7 @@ impl Worker {
         if let Ok(engine) = self.engine.try_borrow()
             && let Some(engine) = engine.as_ref()
         {
-            self.snapshot.set(engine.snapshot());
+            self.snapshot.set(engine.snapshot(&self.shared));
         }
         self.snapshot.get().as_dict(py)
     }
@@ -298,13 +308,16 @@ impl Worker {
             return Err(error);
         }
         engine.flush(py, shared);
+        if let Some(log) = &shared.access_log {
+            log.hand_over();
+        }
         Ok(())
     }
 
     /// Shows others what was counted until a rest, if they are to see it.
     pub(super) fn publish(&self, py: Python<'_>, engine: &Engine) {
         if let Some(row) = &self.row {
-            row.publish(py, &engine.snapshot(), &self.shared);
+            row.publish(py, &engine.snapshot(&self.shared), &self.shared);
         }
     }
 
@@ -322,7 +335,7 @@ impl Worker {
             _ => engine.wait(py, timeout),
         };
         waited.map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
-        self.snapshot.set(engine.snapshot());
+        self.snapshot.set(engine.snapshot(&self.shared));
         if engine.completions.is_empty() {
             py.check_signals()?;
         }
@@ -335,11 +348,16 @@ impl Worker {
 }
 
 impl Engine {
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, shared: &Shared) -> Snapshot {
         Snapshot {
             reactor: self.reactor.counters(),
             worker: *self.worker.counters(),
             connections_open: self.worker.connections_open(),
+            access_log: shared
+                .access_log
+                .as_ref()
+                .map(AccessLog::logged)
+                .unwrap_or_default(),
         }
     }
 
@@ -348,7 +366,7 @@ impl Engine {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Clock {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            monotonic_us: self.started.elapsed().as_micros() as u64,
             unix_s: unix.as_secs(),
         }
     }

@@ -50,7 +50,7 @@ impl Worker {
                 // The rest of its body can still be read.
                 connection.closing.get_or_insert(reason);
             } else {
-                connection.end_behind(exchange, reason, handler);
+                connection.end_behind(exchange, (reason, shared.now_us), handler);
             }
         }
         if let Some(incoming) = &mut connection.incoming
@@ -62,12 +62,18 @@ impl Worker {
             incoming.interim = Interim::Settled;
         }
         let is_first = connection.queue.is_first(exchange.sequence);
+        let begins_at = is_first.then(|| connection.output_at());
         let out = if is_first {
             &mut connection.out
         } else {
             &mut held
         };
+        let begin = if is_first { out.len() } else { 0 };
         encode(out, answer, context, &shared.date);
+        if let Some(recorder) = &shared.recorder {
+            let written = recorder.read(&out[begin..]);
+            connection.record_answer(exchange.sequence, written, begins_at, framing);
+        }
         let given = match framing {
             Some(framing) => {
                 shared.counters.streams_total += 1;
@@ -102,6 +108,7 @@ impl Worker {
         if connection.out.capacity() == 0 {
             connection.out = shared.spares.pop().unwrap_or_default();
         }
+        let before = connection.answer_bytes();
         let Connection { queue, out, .. } = connection;
         let Some(mut owed) = queue.push_piece(exchange.sequence, piece, out) else {
             return Flow::Gone;
@@ -112,6 +119,8 @@ impl Worker {
         // At least one byte: who waits for nothing would wait for ever.
         let waits = owed >= shared.limits.stream_owed_bytes_max.max(1) as usize;
         connection.queue.set_waiting(exchange.sequence, waits);
+        let written = connection.answer_bytes() - before;
+        connection.record_piece(exchange.sequence, piece.len(), written);
         self.mark(exchange.slot);
         if waits { Flow::Wait } else { Flow::Go }
     }
@@ -123,10 +132,13 @@ impl Worker {
         let Some(connection) = find(&mut self.connections, exchange) else {
             return false;
         };
+        let before = connection.answer_bytes();
         let Connection { queue, out, .. } = connection;
         let Some(end) = queue.finish_stream(exchange.sequence, out) else {
             return false;
         };
+        let written = connection.answer_bytes() - before;
+        connection.record_piece(exchange.sequence, 0, written);
         let reason = match end {
             BodyEnd::Complete => None,
             BodyEnd::TooShort => Some(CloseReason::AnswerIncomplete),
@@ -159,8 +171,9 @@ impl Worker {
         let Some(connection) = find(&mut self.connections, exchange) else {
             return;
         };
+        connection.record_end(exchange.sequence, reason);
         if let Some(reason) = reason {
-            connection.end_behind(exchange, reason, handler);
+            connection.end_behind(exchange, (reason, self.shared.now_us), handler);
         }
         if connection.queue.is_first(exchange.sequence) {
             connection.on_first_complete(&self.shared);
@@ -177,7 +190,7 @@ impl Connection {
     fn end_behind<H: Handler>(
         &mut self,
         exchange: ExchangeId,
-        reason: CloseReason,
+        (reason, now_us): (CloseReason, u64),
         handler: &mut H,
     ) {
         self.stop_reading(reason);
@@ -190,12 +203,19 @@ impl Connection {
                 reason,
             );
         });
+        self.record_truncation(exchange.sequence, reason, now_us, handler);
     }
 
     /// The first answer in line is in the send buffer; the next ones follow as far as they are
     /// ready.
     fn on_first_complete(&mut self, shared: &Shared) {
-        self.queue.release_first(&mut self.out);
+        let taken = self.sent_bytes + self.in_flight_bytes as u64;
+        let journal = &mut self.journal;
+        self.queue.release_first(&mut self.out, |sequence, at| {
+            if let Some(journal) = journal {
+                journal.place(sequence, taken + at as u64);
+            }
+        });
         self.idle_since_ms = shared.now_ms;
         self.ask_for_body(shared);
     }

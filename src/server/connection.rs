@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 
 use super::handler::ExchangeId;
 use super::incoming::Incoming;
+use super::journal::Journal;
 use super::overdue;
 use super::pace::{Demand, Pace};
 use super::queue::Queue;
@@ -53,6 +54,7 @@ pub(super) struct Gathering {
     pub head: RequestHead,
     pub head_bytes: Vec<u8>,
     pub body: Vec<u8>,
+    pub begun_us: u64,
     pub pace: Pace,
 }
 
@@ -81,8 +83,12 @@ pub(super) struct Connection {
     pub out: Vec<u8>,
     /// Bytes of the send in flight.
     pub in_flight_bytes: usize,
+    /// Bytes that the kernel has taken since the connection began.
+    pub sent_bytes: u64,
     pub sending: bool,
     pub queue: Queue,
+    /// What is recorded of exchanges whose answers have not left.
+    pub journal: Option<Box<Journal>>,
     pub recv: Recv,
     pub phase: Phase,
     pub tail: Tail,
@@ -125,8 +131,10 @@ impl Connection {
             incoming: None,
             out: Vec::new(),
             in_flight_bytes: 0,
+            sent_bytes: 0,
             sending: false,
             queue: Queue::default(),
+            journal: None,
             recv: Recv::Idle,
             phase: Phase::Open,
             tail: Tail::Plain,

@@ -3,10 +3,12 @@
 //! Owns the `Handler` trait and what passes through it. Refuses to know how an answer is made: a
 //! Rust closure, a Python function and a constant are the same to the worker.
 
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use super::held::Source;
 use super::preface::{Opening, Proxied};
+use super::record::{Record, Sender};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{self, Context};
 use crate::protocol::{
@@ -239,4 +241,13 @@ pub trait Handler {
     /// The connection ended before a late or streamed answer was complete; nobody can receive it
     /// any more. The last call for this exchange.
     fn on_abandoned(&mut self, _exchange: ExchangeId, _reason: CloseReason) {}
+
+    /// Who sent a request that is recorded.
+    fn client(&mut self, _sender: Sender<'_>) -> Option<IpAddr> {
+        None
+    }
+
+    /// An exchange is over that was recorded: its answer has left, or will never. Exchanges of one
+    /// connection come in their order, except for those that end together.
+    fn on_record(&mut self, _record: &Record<'_>) {}
 }

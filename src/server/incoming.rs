@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::connection::{Connection, Recv};
 use super::handler::{Body, BodyPiece, ExchangeId, Flow, Handler, Unread};
 use super::held::Source;
-use super::input::Shared;
+use super::input::{Desk, Shared};
 use super::pace::{Demand, Pace};
 use super::worker::Worker;
 use crate::protocol::encode::CONTINUE;
@@ -142,15 +142,14 @@ impl Connection {
             Unread::Nothing
         };
         let request = (&shared.head, &input[head], Body::Arriving { length });
-        let place = (&shared.date, &mut shared.counters, shared.now_ms);
-        self.dispatch(
-            request,
-            unread,
-            slot,
-            place,
-            Source::Received(None),
-            handler,
-        );
+        let desk = Desk {
+            date: &shared.date,
+            counters: &mut shared.counters,
+            now_ms: shared.now_ms,
+            recorder: shared.recorder.as_deref_mut(),
+            begun_us: shared.now_us,
+        };
+        self.dispatch(request, unread, slot, desk, Source::Received(None), handler);
         shared.counters.requests_total += 1;
         shared.counters.bodies_streamed_total += 1;
         // An answer that has begun leaves no room for a 100 before it.

@@ -10,6 +10,7 @@ use super::connection::{Connection, Gathering};
 use super::counters::Counters;
 use super::handler::{Body, Decision, Delivery, Handler, Request, Responder, Unread};
 use super::held::Source;
+use super::journal::Recorder;
 use super::pace::{Demand, Pace};
 use crate::protocol::date::DateLine;
 use crate::protocol::encode::{CONTINUE, Context};
@@ -27,12 +28,25 @@ pub(super) struct Shared {
     pub head: RequestHead,
     pub counters: Counters,
     pub now_ms: u64,
+    pub now_us: u64,
     /// Counts the turns, so that each connection has a share of every one.
     pub turn: u32,
     /// The receive buffer that is being read.
     pub lease: Option<Lease>,
     /// Empty vectors with capacity, for send buffers.
     pub spares: Vec<Vec<u8>>,
+    /// Records exchanges, if that is wanted.
+    pub recorder: Option<Box<Recorder>>,
+}
+
+/// What a request is answered with, besides what it is made of: both are parts of `Shared`.
+pub(super) struct Desk<'a> {
+    pub date: &'a DateLine,
+    pub counters: &'a mut Counters,
+    pub now_ms: u64,
+    pub recorder: Option<&'a mut Recorder>,
+    /// When the head was complete.
+    pub begun_us: u64,
 }
 
 impl Shared {
@@ -110,7 +124,7 @@ impl Connection {
             }
             Some(error) => {
                 let carry = std::mem::take(&mut self.carry);
-                self.refuse(error, &carry, shared, handler);
+                self.refuse(error, &carry, slot, shared, handler);
                 self.closing = Some(CloseReason::PeerClosedEarly);
             }
             None => self.closing = Some(CloseReason::PeerClosed),
@@ -124,11 +138,13 @@ impl Connection {
         &mut self,
         error: ProtocolError,
         unused: &[u8],
+        slot: u32,
         shared: &mut Shared,
         handler: &mut H,
     ) {
         shared.counters.refusals_total += 1;
         let gathering = self.gathering.take();
+        let known = gathering.as_ref().map(|begun| &begun.head);
         let head = gathering.as_ref().map_or(unused, |begun| &begun.head_bytes);
         self.closing = Some(CloseReason::Refused(error));
         self.unread_input = true;
@@ -139,6 +155,17 @@ impl Connection {
         {
             // RFC 9110 9.3.2: no body, whatever the answer says.
             bytes.truncate(end + 4);
+        }
+        if let Some(recorder) = shared.recorder.as_deref_mut() {
+            let begun_us = match (&gathering, self.head_since_ms) {
+                (Some(begun), _) => begun.begun_us,
+                (None, Some(since_ms)) => since_ms * 1_000,
+                (None, None) => shared.now_us,
+            };
+            let at = self.queue.is_empty().then(|| self.output_at());
+            let answer = (recorder.read(&bytes), at);
+            let place = (slot, begun_us);
+            self.record_refusal(error, (known, head), answer, place, recorder, handler);
         }
         if self.queue.is_empty() {
             self.out.append(&mut bytes);
@@ -196,8 +223,11 @@ impl Connection {
                     self.fail_body(error, reason, slot, shared, handler);
                 }
                 Step::Refused(error) => {
-                    let from = current.take().map_or(at, |begun| begun.head_at);
-                    self.refuse(error, &input[from..], shared, handler);
+                    if let Some(begun) = current.take() {
+                        // With the head that it could read.
+                        self.gather(input, begun, shared);
+                    }
+                    self.refuse(error, &input[at..], slot, shared, handler);
                 }
             }
         }
@@ -297,6 +327,7 @@ impl Connection {
             head: shared.head.clone(),
             head_bytes: input[current.head_at..head_end].to_vec(),
             body: Vec::new(),
+            begun_us: shared.now_us,
             pace: shared.body_pace(),
         });
         if let Some(range) = current.body {
@@ -322,9 +353,15 @@ impl Connection {
                 Some(range) => Body::Whole(&input[range]),
             };
             let request = (head, &input[current.head_at..head_end], body);
-            let place = (&shared.date, &mut shared.counters, shared.now_ms);
+            let desk = Desk {
+                date: &shared.date,
+                counters: &mut shared.counters,
+                now_ms: shared.now_ms,
+                recorder: shared.recorder.as_deref_mut(),
+                begun_us: shared.now_us,
+            };
             let source = Source::Received(shared.lease.as_ref());
-            self.dispatch(request, Unread::Nothing, slot, place, source, handler);
+            self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
             shared.counters.requests_total += 1;
         } else {
             self.on_late_end(slot, shared, handler);
@@ -344,9 +381,15 @@ impl Connection {
                     _ => Body::Whole(&body),
                 },
             );
-            let place = (&shared.date, &mut shared.counters, shared.now_ms);
+            let desk = Desk {
+                date: &shared.date,
+                counters: &mut shared.counters,
+                now_ms: shared.now_ms,
+                recorder: shared.recorder.as_deref_mut(),
+                begun_us: gathering.begun_us,
+            };
             let source = Source::Gathered(&body);
-            self.dispatch(request, Unread::Nothing, slot, place, source, handler);
+            self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
             shared.counters.requests_total += 1;
         } else {
             self.on_body_end(slot, shared.now_ms, handler);
@@ -359,7 +402,7 @@ impl Connection {
         (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
         unread: Unread,
         slot: u32,
-        (date, counters, now_ms): (&DateLine, &mut Counters, u64),
+        desk: Desk<'_>,
         source: Source<'_>,
         handler: &mut H,
     ) {
@@ -383,6 +426,7 @@ impl Connection {
         self.closing = close;
         self.turn_requests += 1;
         let direct = self.queue.is_empty();
+        let begin = self.out.len();
         let mut held_back = Vec::new();
         let out = if direct {
             &mut self.out
@@ -392,10 +436,22 @@ impl Connection {
         let responder = Responder {
             out,
             context,
-            date,
+            date: desk.date,
             unread,
         };
-        match handler.on_request(request, responder).0 {
+        let decision = handler.on_request(request, responder).0;
+        if let Some(recorder) = desk.recorder {
+            let written = if direct {
+                &self.out[begin..]
+            } else {
+                &held_back
+            };
+            let begins_at = direct.then(|| self.output_at() - written.len() as u64);
+            let answer = (recorder.read(written), begins_at);
+            let recorder = (recorder, desk.begun_us);
+            self.record_request(&request, &decision, answer, recorder, handler);
+        }
+        match decision {
             Decision::Answered { close } => {
                 self.closing = self.closing.or(close);
                 if !direct {
@@ -406,9 +462,9 @@ impl Connection {
                 self.closing = self.closing.or(close);
                 self.note_framing(framing);
                 self.queue.push_streaming(framing, held_back);
-                counters.streams_total += 1;
+                desk.counters.streams_total += 1;
             }
-            Decision::Later => self.queue.push_awaiting(context, now_ms),
+            Decision::Later => self.queue.push_awaiting(context, desk.now_ms),
         }
     }
 

@@ -173,6 +173,9 @@ impl Worker {
         connection.gathering = None;
         connection.incoming = None;
         connection.paused = false;
+        if !connection.sending {
+            connection.tell_last_records(reason, &mut self.shared, handler);
+        }
         self.shut_down(slot, submit);
     }
 
@@ -199,7 +202,7 @@ impl Worker {
                     connection.fail_body(error, reason, slot, &mut self.shared, handler);
                 } else {
                     let carry = std::mem::take(&mut connection.carry);
-                    connection.refuse(error, &carry, &mut self.shared, handler);
+                    connection.refuse(error, &carry, slot, &mut self.shared, handler);
                 }
                 connection.closing = Some(reason);
                 connection.carry = Vec::new();
@@ -221,6 +224,9 @@ impl Worker {
         };
         connection.dirty = false;
         let shared = &mut self.shared;
+        if connection.journal.is_some() {
+            connection.tell_records(shared, handler);
+        }
         if connection.paused {
             connection.read_on(slot, shared, handler);
         }

@@ -16,11 +16,13 @@ mod handler;
 mod held;
 mod incoming;
 mod input;
+mod journal;
 mod lifecycle;
 mod overdue;
 mod pace;
 mod preface;
 mod queue;
+mod record;
 mod worker;
 
 pub use answers::Given;
@@ -31,6 +33,7 @@ pub use handler::{
 };
 pub use held::{HeldBody, Source};
 pub use preface::{Opening, Proxied};
+pub use record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 pub use worker::Worker;
 
 pub use crate::protocol::{CloseReason, Limits};

@@ -250,19 +250,22 @@ impl Queue {
     }
 
     /// Removes the first entry, whose answer is complete in `out`, and moves what was waiting for
-    /// it: up to the next answer that is not complete, and of that what is there.
-    pub(super) fn release_first(&mut self, out: &mut Vec<u8>) {
+    /// it: up to the next answer that is not complete, and of that what is there. Calls back with
+    /// the numbers of those, and where in `out` they begin.
+    pub(super) fn release_first(&mut self, out: &mut Vec<u8>, mut moved: impl FnMut(u32, usize)) {
         self.pop();
         while let Some(entry) = self.entries.front_mut() {
             match entry {
                 Entry::Awaiting(_) => return,
                 Entry::Streaming(stream) => {
+                    moved(self.first_sequence, out.len());
                     self.ready_bytes -= stream.held.len();
                     out.append(&mut stream.held);
                     stream.held = Vec::new();
                     return;
                 }
                 Entry::Ready(bytes) => {
+                    moved(self.first_sequence, out.len());
                     self.ready_bytes -= bytes.len();
                     out.extend_from_slice(bytes);
                     self.pop();
@@ -370,7 +373,7 @@ mod tests {
         queue.fulfil(1, b"1".to_vec());
         assert!(queue.is_first(0) && queue.context(1).is_none());
         out.push(b'0');
-        queue.release_first(&mut out);
+        queue.release_first(&mut out, |_, _| ());
 
         assert_eq!(out, b"0123");
         assert!(queue.is_empty() && queue.ready_bytes() == 0);
@@ -400,12 +403,12 @@ mod tests {
 
         assert_eq!(queue.push_piece(1, b"ab", &mut out), Some(4));
         assert_eq!((queue.ready_bytes(), &out[..]), (4, &b"0"[..]));
-        queue.release_first(&mut out);
+        queue.release_first(&mut out, |_, _| ());
 
         assert_eq!((queue.ready_bytes(), &out[..]), (0, &b"01:ab"[..]));
         assert_eq!(queue.push_piece(1, b"c", &mut out), Some(6));
         assert_eq!(queue.finish_stream(1, &mut out), Some(BodyEnd::Complete));
-        queue.release_first(&mut out);
+        queue.release_first(&mut out, |_, _| ());
         assert!(queue.is_empty());
         assert_eq!(queue.push_piece(1, b"d", &mut out), None);
         assert_eq!(out, b"01:abc");
@@ -423,7 +426,7 @@ mod tests {
         assert_eq!(queue.finish_stream(1, &mut out), Some(BodyEnd::Complete));
         queue.settle_stream(1);
         assert!(!queue.is_streaming(1));
-        queue.release_first(&mut out);
+        queue.release_first(&mut out, |_, _| ());
 
         assert_eq!(out, b"01\r\nx\r\n0\r\n\r\n2");
         assert_eq!((queue.is_empty(), queue.ready_bytes()), (true, 0));
@@ -454,7 +457,7 @@ mod tests {
         queue.set_waiting(1, true);
 
         assert_eq!(queue.take_waiting_first(), None);
-        queue.release_first(&mut Vec::new());
+        queue.release_first(&mut Vec::new(), |_, _| ());
 
         assert_eq!(queue.take_waiting_first(), Some(1));
         assert_eq!(queue.take_waiting_first(), None);

@@ -15,8 +15,10 @@ use super::counters::Counters;
 use super::deadlines::Deadlines;
 use super::handler::Handler;
 use super::input::Shared;
+use super::journal::Recorder;
 use super::pace::Demand;
 use super::preface::Opening;
+use super::record::Sampling;
 use crate::protocol::date::DateLine;
 use crate::protocol::{CloseReason, Limits, RequestHead};
 use crate::reactor::{
@@ -70,9 +72,11 @@ impl Worker {
                 head: RequestHead::default(),
                 counters: Counters::default(),
                 now_ms: 0,
+                now_us: 0,
                 turn: 0,
                 lease: None,
                 spares: Vec::new(),
+                recorder: None,
             },
             deadlines: Deadlines::default(),
             dirty: Vec::new(),
@@ -95,9 +99,16 @@ impl Worker {
         });
     }
 
+    /// Tells the handler of exchanges that are over, through `Handler::on_record`: of those that
+    /// begin from now on.
+    pub fn record(&mut self, sampling: Sampling) {
+        self.shared.recorder = Some(Box::new(Recorder::new(sampling)));
+    }
+
     /// Begins a turn: everything until the next call happens at this time.
     pub fn on_clock(&mut self, clock: Clock) {
-        self.shared.now_ms = clock.monotonic_ms;
+        self.shared.now_ms = clock.monotonic_ms();
+        self.shared.now_us = clock.monotonic_us;
         self.shared.turn = self.shared.turn.wrapping_add(1);
         self.shared.date.update(clock.unix_s);
     }
@@ -280,6 +291,7 @@ impl Worker {
                 let sent = connection.in_flight_bytes - left;
                 let goes_on = left > 0 && connection.phase != Phase::ShutDown;
                 connection.in_flight_bytes = left;
+                connection.sent_bytes += sent as u64;
                 if left > 0 {
                     connection.send_pace.on_bytes(sent, now_ms, demand);
                 }

@@ -74,6 +74,7 @@ const PYTHON: &[&str] = &[
     "selection",
     "watch",
     "logs",
+    "access_log",
     "options",
     "guest",
     "redirection",

@@ -190,7 +190,7 @@ fn serve<A: Application>(reactor: &mut AnyReactor, worker: &mut Worker, stop: &A
             .wait(timeout, &mut completions)
             .expect("the reactor works");
         worker.on_clock(Clock {
-            monotonic_ms: started.elapsed().as_millis() as u64,
+            monotonic_us: started.elapsed().as_micros() as u64,
             unix_s: 0,
         });
         for completion in completions.drain(..) {

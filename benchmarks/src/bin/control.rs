@@ -66,16 +66,16 @@ fn serve(mut reactor: impl Reactor, mut worker: Worker) -> Result<(), Box<dyn Er
         worker.flush(&mut reactor, &mut handler);
         let pause_ms = worker
             .next_deadline_ms()
-            .map(|at| at.saturating_sub(clock.monotonic_ms));
+            .map(|at| at.saturating_sub(clock.monotonic_ms()));
         reactor.wait(pause_ms.map(Duration::from_millis), &mut completions)?;
     }
 }
 
 fn read_clock(start: Instant) -> Result<Clock, Box<dyn Error>> {
-    let monotonic_ms = u64::try_from(start.elapsed().as_millis())?;
+    let monotonic_us = u64::try_from(start.elapsed().as_micros())?;
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     Ok(Clock {
-        monotonic_ms,
+        monotonic_us,
         unix_s,
     })
 }

@@ -7,14 +7,17 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 
-use anel::protocol::{Answer, CloseReason, Framing, Payload, RequestHead};
+use anel::protocol::date::DateLine;
+use anel::protocol::encode;
+use anel::protocol::{Answer, CloseReason, Framing, Payload, ProtocolError, RequestHead};
 use anel::server::{
     Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Given, Handler, Opening, Proxied,
-    Request, Responder, Verdict, Worker,
+    Record, Request, Responder, Verdict, Worker,
 };
 
 use crate::plan::{Intake, Mode, Plan, Shape};
 use crate::prng::Prng;
+use crate::records::Book;
 use crate::trace::Trace;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub struct Application {
     pub requests: HashMap<usize, usize>,
     pub abandoned: Vec<(Plan, CloseReason)>,
     pub told: Told,
+    /// What was recorded.
+    pub book: Book,
     /// The exchange of each client whose body came in pieces last.
     pub latest: HashMap<usize, ExchangeId>,
     late_ms_max: u64,
@@ -116,6 +121,7 @@ impl Application {
             requests: HashMap::new(),
             abandoned: Vec::new(),
             told: Told::default(),
+            book: Book::default(),
             latest: HashMap::new(),
             late_ms_max,
             piece_bytes_max: 1_000,
@@ -538,6 +544,15 @@ impl Handler for Application {
             assert!(before.is_none(), "{id:?} was used before");
         }
         verdict
+    }
+
+    fn on_refusal(&mut self, error: ProtocolError, date: &DateLine, out: &mut Vec<u8>) {
+        self.book.refusals += 1;
+        encode::refusal(out, error, date);
+    }
+
+    fn on_record(&mut self, record: &Record<'_>) {
+        self.book.add(record);
     }
 
     fn on_body(&mut self, id: ExchangeId, piece: BodyPiece<'_>) -> Flow {

@@ -12,6 +12,7 @@ mod kernel;
 mod plan;
 mod prng;
 mod proxies;
+mod records;
 mod scenarios;
 mod script;
 mod socket;
@@ -86,7 +87,7 @@ type Reached = (&'static str, fn(&Report) -> u64);
 
 /// A fault that no seed produces tests nothing.
 fn assert_everything_was_reached(reports: &[Report]) {
-    let reached: [Reached; 43] = [
+    let reached: [Reached; 46] = [
         ("accepted", |r| r.counters.connections_accepted_total),
         ("requests", |r| r.counters.requests_total),
         ("refusals", |r| r.counters.refusals_total),
@@ -134,6 +135,11 @@ fn assert_everything_was_reached(reports: &[Report]) {
         ("pieces for nobody", |r| r.told.lost_pieces),
         ("early answers", |r| r.told.early_answers),
         ("echoes", |r| r.told.echoes),
+        ("records of whole answers", |r| r.records_whole),
+        ("records of answers that break off", |r| {
+            r.records_broken_off
+        }),
+        ("records of nothing answered", |r| r.records_unanswered),
     ];
     for (what, count) in reached {
         assert!(

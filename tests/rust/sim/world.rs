@@ -5,7 +5,7 @@
 
 use anel::protocol::{CloseReason, Limits};
 use anel::reactor::Completion;
-use anel::server::{Clock, Counters, Worker};
+use anel::server::{Clock, Counters, Outcome, Sampling, Worker};
 
 use crate::application::{Application, Told};
 use crate::client::{Client, Leaving, Reading};
@@ -48,6 +48,9 @@ pub struct Report {
     pub told: Told,
     pub chunked: u64,
     pub cut: u64,
+    pub records_whole: u64,
+    pub records_broken_off: u64,
+    pub records_unanswered: u64,
 }
 
 const TURNS_MAX: u32 = 200_000;
@@ -70,6 +73,11 @@ pub fn run(seed: u64, trace: Trace) -> Report {
     world.judge();
     let abandoned = world.application.abandoned.len() as u64;
     let total = |count: fn(&Client) -> usize| world.clients.iter().map(count).sum::<usize>() as u64;
+    let told = |is_counted: fn(u16, Outcome) -> bool| {
+        let told = world.application.book.told.iter();
+        told.filter(|told| is_counted(told.status, told.outcome))
+            .count() as u64
+    };
     Report {
         counters: *world.worker.counters(),
         seen: world.kernel.seen,
@@ -83,6 +91,11 @@ pub fn run(seed: u64, trace: Trace) -> Report {
         told: world.application.told,
         chunked: total(|client| client.inbox.chunked),
         cut: total(|client| client.inbox.cut),
+        records_whole: told(|_, outcome| outcome == Outcome::Whole),
+        records_broken_off: told(|status, outcome| {
+            status != 499 && matches!(outcome, Outcome::BrokenOff(_))
+        }),
+        records_unanswered: told(|status, _| status == 499),
     }
 }
 
@@ -117,6 +130,7 @@ impl World {
         let buffers = (prng.pick(&[1, 2, 4, 64]), prng.pick(&[16, 64, 512, 4096]));
         let limits = limits(buffers.1, &mut prng);
         let mut world = Self::calm(limits, buffers, trace);
+        world.worker.record(Sampling::new(1.0, seed));
         let faults = faults(buffers, &mut prng);
         world.kernel = Kernel::new(prng.fork(), faults, buffers, trace);
         world.application = Application::new(prng.fork(), prng.pick(&[0, 5, 200]), trace);
@@ -217,7 +231,7 @@ impl World {
         } = self;
         application.now_ms = self.now_ms;
         worker.on_clock(Clock {
-            monotonic_ms: self.now_ms,
+            monotonic_us: self.now_ms * 1_000,
             unix_s: 0,
         });
         for completion in completions {
@@ -429,6 +443,7 @@ impl World {
             counters.stale_completions_total, self.kernel.seen.stale,
             "stale completions"
         );
+        self.application.book.judge(&self.application.requests);
         for client in &self.clients {
             self.judge_client(client);
         }
