@@ -42,6 +42,9 @@ SHOWN = {
     "--user": "test_privileges.test_numbers_need_no_entry",
     "--group": "test_privileges.test_numbers_need_no_entry",
     "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
+    "--access-log": "test_access_log.test_a_dash_logs_to_stdout",
+    "--access-log-format": "test_access_log.test_a_line_of_json_has_every_field_in_its_order",
+    "--access-log-sample": "test_access_log.test_a_sample_is_about_as_large_as_it_should_be",
     "--reactor": "test_options.test_the_reactor_is_the_one_that_was_chosen",
     "--loop": "test_guest.test_handlers_run_on_the_loop_that_was_chosen",
     "--debug": "test_proxies.test_the_request_log_names_the_client",
@@ -69,8 +72,10 @@ def test_a_test_shows_what_the_option_does(option: Setting) -> None:
     assert option.option in SHOWN, "name the test that shows it"
     module, _, name = SHOWN[option.option].partition(".")
 
-    source = inspect.getsource(getattr(importlib.import_module(module), name))
+    found = importlib.import_module(module)
+    source = inspect.getsource(found)
 
+    assert callable(getattr(found, name))
     forms = [f'"{form}"' for form in (option.option, *option.flags)]
     assert option.is_argument or any(form in source for form in forms)
 
@@ -85,8 +90,12 @@ def sample(option: Setting) -> tuple[str, Any, Any]:
     if option.name in words:
         word = words[option.name]
         return word, [word], (word,)
-    if option.name == "metrics_bind":
-        return ":9090", ":9090", ":9090"
+    texts = {"metrics_bind": ":9090", "access_log": "/log"}
+    if option.name in texts:
+        text = texts[option.name]
+        return text, text, text
+    if option.name == "access_log_sample":
+        return "0.5", 0.5, 0.5
     if isinstance(option, Switch):
         return "1", True, True
     if isinstance(option, Choice):
