@@ -46,6 +46,10 @@ SHOWN = {
     "--loop": "test_guest.test_handlers_run_on_the_loop_that_was_chosen",
     "--debug": "test_proxies.test_the_request_log_names_the_client",
     "--log-level": "test_commands.test_the_log_is_shown_from_a_level_on",
+    "--access-log": "test_access_log.test_a_file_is_appended_to",
+    "--access-log-format": "test_access_log."
+    "test_a_line_that_is_too_long_for_a_pipe_is_cut_in_its_parts",
+    "--access-log-sample": "test_access_log.test_a_sample_is_about_as_large_as_it_should_be",
     "--trusted-proxies": "test_proxies.test_only_the_fields_that_were_named_are_believed",
     "--proxy-headers": "test_proxies.test_only_the_fields_that_were_named_are_believed",
     "--proxy-protocol": "test_proxies.test_the_proxy_protocol_on_the_guests_loop",
@@ -85,8 +89,13 @@ def sample(option: Setting) -> tuple[str, Any, Any]:
     if option.name in words:
         word = words[option.name]
         return word, [word], (word,)
-    if option.name == "metrics_bind":
-        return ":9090", ":9090", ":9090"
+    own: dict[str, tuple[str, Any, Any]] = {
+        "metrics_bind": (":9090", ":9090", ":9090"),
+        "access_log": ("/logs/access", "/logs/access", "/logs/access"),
+        "access_log_sample": ("0.5", 0.5, 0.5),
+    }
+    if option.name in own:
+        return own[option.name]
     if isinstance(option, Switch):
         return "1", True, True
     if isinstance(option, Choice):
