@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from anel import master, rules
 from anel.cli import main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -120,6 +121,17 @@ def test_the_pod_starts_what_there_is(container: dict[str, Any]) -> None:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports["http"] == said["port"]
     assert str(ports["metrics"]) == said["metrics_bind"].rpartition(":")[2]
+
+
+def test_the_pod_has_time_to_end(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    said = understood(container["args"])
+    delay_s, graceful_s = said["shutdown_delay_ms"] / 1000, rules.GRACEFUL_S
+
+    # The kubelet has to have seen that it is not ready any more before it refuses anybody.
+    probe = container["readinessProbe"]
+    assert delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    hooks_s = master._SHUTDOWN_S
+    assert pod["terminationGracePeriodSeconds"] > delay_s + graceful_s + hooks_s
 
 
 def test_the_probes_ask_who_knows(container: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 
 import pytest
 import services
+from anel import master, rules
 from anel.cli import main
 from conftest import DEADLINE_S, Client, Server, get, start_service, wait_until
 
@@ -94,6 +95,12 @@ def test_the_service_starts_what_there_is() -> None:
     # The unit's ExecReload replaces workers, and KillMode leaves them to their master.
     assert context.params["worker_num"] is not None
     assert (service["KillMode"], service["ExecReload"]) == ("mixed", "/bin/kill -HUP $MAINPID")
+
+
+def test_the_service_has_time_to_end() -> None:
+    service = unit("anel.service")["Service"]
+
+    assert int(service["TimeoutStopSec"]) > rules.GRACEFUL_S + master._SHUTDOWN_S
 
 
 def test_the_proxies_connect_to_the_socket_that_systemd_opens() -> None:
