@@ -10,14 +10,22 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import yaml
 from anel import master, rules
 from anel.cli import main
+from conftest import DEADLINE_S, Serve
 
 ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = """
+    from anel import Application
+    app = Application()
+"""
+
 DEPLOY = ROOT / "deploy"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -79,6 +87,22 @@ def test_the_image_starts_what_there_is() -> None:
     assert f"http://127.0.0.1:{said['metrics_bind'].rpartition(':')[2]}/health" in (
         said_last("HEALTHCHECK")
     )
+
+
+def test_the_image_is_healthy_while_it_serves(serve: Serve) -> None:
+    command = json.loads(said_last("HEALTHCHECK").partition(" CMD ")[2])
+    server = serve(PROGRAM, "--metrics-bind", "127.0.0.1:0")
+    port = server.wait_for_line(r"^Metrics at http://127\.0\.0\.1:(\d+)/metrics$")[1]
+
+    def ask() -> int:
+        asked = [word.replace(":9000/", f":{port}/") for word in command[1:]]
+        ended = subprocess.run([sys.executable, *asked], capture_output=True, timeout=DEADLINE_S)
+        return ended.returncode
+
+    while_serving = ask()
+    assert server.stop() == 0
+
+    assert (command[0], while_serving, ask()) == ("python", 0, 1)
 
 
 def test_the_image_is_nobody_elses_and_not_roots() -> None:
