@@ -231,6 +231,17 @@ def test_the_environment_may_name_unix_sockets(
     assert shown["client"] == "192.0.2.1"
 
 
+def test_the_application_may_name_unix_sockets(serve_at: Serve, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "socket")
+    source = PROGRAM.replace("Application()", "Application(trusted_proxies=['unix'])")
+    serve_at(source, "--uds", path)
+
+    with Client.to(socket.AF_UNIX, path) as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1")).value
+
+    assert shown["client"] == "192.0.2.1"
+
+
 def test_the_request_log_names_the_client_behind_a_unix_socket(
     serve_at: Serve, tmp_path: pathlib.Path
 ) -> None:

@@ -59,15 +59,16 @@ def test_systemd_has_nothing_to_say_about_the_units(units: list[str]) -> None:
     analyze = services.program("systemd-analyze")
 
     verified = subprocess.run(
-        [analyze, "verify", "--man=no", *units],
+        [analyze, "verify", "--man=no", "--recursive-errors=no", *units],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
     )
 
-    # It warns, and succeeds, where a directive is not known.
-    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    # It warns, and succeeds, where a directive is not known; and it reads the machine's own units.
+    said = (verified.stdout + verified.stderr).splitlines()
+    assert (verified.returncode, [line for line in said if "anel." in line]) == (0, [])
 
 
 def test_systemd_calls_the_service_well_confined(units: list[str]) -> None:
