@@ -21,6 +21,7 @@ from anel.concurrency import worker_count
 from anel.control import Control
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
+from anel.heartbeat import show_stacks_when_stuck
 from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
 from anel.observer import Observer, Serve
@@ -136,12 +137,15 @@ class Launch:
         """
         post = current()
         if post is not None:
+            if post.beat_every_s is not None:
+                # Unless the fork has done it: a program that is run again has forgotten it.
+                show_stacks_when_stuck()
             with early_signals(post.signals) as early:
                 work(post, early)
         elif self.forks and self.reload:
             # What the program has done before this would be done no more, whatever it says now.
             rerun.check()
-            self.fork(rerun.run_again, serve_handlers, rerun.source())
+            self.fork(rerun.run_again, serve_handlers, rerun.source(), survives_exec=True)
         elif self.forks:
             self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
@@ -151,13 +155,18 @@ class Launch:
                 work(Post(listeners, notifier, self.graceful_timeout_ms / 1000), early)
 
     def fork(
-        self, work: Callable[[], None], serve_handlers: Serve, source: str | None = None
+        self,
+        work: Callable[[], None],
+        serve_handlers: Serve,
+        source: str | None = None,
+        *,
+        survives_exec: bool = False,
     ) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         `source` is the application's file or folder, which a reload watches if nothing else is
-        named. Ends the process as `serve` does, and with 1 when a worker did not end as it was told
-        to.
+        named; `survives_exec` is for work that is done by another program in the same process. Ends
+        the process as `serve` does, and with 1 when a worker did not end as it was told to.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
@@ -171,7 +180,7 @@ class Launch:
             is_edited=self.reload,
         )
         # What nobody reads is not counted.
-        board = Board(is_counted=self.metrics_bind is not None)
+        board = Board(is_counted=self.metrics_bind is not None, survives_exec=survives_exec)
         companions: list[Companion] = []
         if self.reload:
             watcher = self._watcher(source)
