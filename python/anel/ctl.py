@@ -75,7 +75,7 @@ def _scale(workers: int, as_json: bool, **parameters: Any) -> None:
     """Have WORKERS workers from now on."""
     with _Server.chosen(parameters) as server:
         answer = server.ask(command="scale", workers=workers)
-    _print(answer, as_json, f"scaling to {answer['workers']} workers")
+    _print(answer, as_json, f"scaling to {answer['workers_wanted']} workers")
 
 
 @ctl.command("stop", cls=flags.GroupedCommand)
