@@ -1,6 +1,7 @@
 #!/bin/sh
 # The servers that tests talk to: a redis-server and a PostgreSQL for asyncio's clients, an HAProxy and
-# an nginx in front of ours; and what systemd starts a service with, and judges its files by.
+# an nginx in front of ours; what systemd starts a service with, and judges its files by; and
+# strace.
 #
 # Looks for them and, where Debian's apt-get may be used (as root, or through sudo without a
 # password), installs what is missing. Starts nothing: the tests start their own servers in
@@ -37,8 +38,14 @@ have_libseccomp() {
         | grep -q .
 }
 
+# What the kernel saw of us: the counters of system calls are held against it.
+have_strace() {
+    command -v strace >/dev/null
+}
+
 missing=""
-have_redis || missing="redis-server"
+have_strace || missing="strace"
+have_redis || missing="$missing redis-server"
 have_postgres || missing="$missing postgresql"
 have_haproxy || missing="$missing haproxy"
 have_nginx || missing="$missing nginx"

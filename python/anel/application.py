@@ -328,6 +328,11 @@ class Application(RouteShortcuts):
         one per processor, has a master fork so many workers and replace those that die; SIGHUP
         replaces all, one after the other. `debug` may be asked for here or by `Application`.
 
+        `reload` runs the program again, from its first line, in a worker, and once more whenever a
+        Python file below the working directory or the program's folder changes. A program that
+        fails before it gets here leaves the last one serving, if there is one, until the next
+        change.
+
         The others are the options of the command line (`anel run --help`): `--timeout-body 10s` is
         `timeout_body=10`, or `"10s"`. `loop` may be a function that makes an event loop, too. What
         the command line says goes before an argument, and that before the environment, the file
@@ -340,9 +345,7 @@ class Application(RouteShortcuts):
         """
         if is_loading():
             return
-        if reload:
-            raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
-        japrontos = {"host": host, "port": port, "debug": debug or None}
+        japrontos = {"host": host, "port": port, "debug": debug or None, "reload": reload or None}
         said = options.said_by_run(worker_num, {**japrontos, **others})
         try:
             choices = options.resolve(said, self._own)
@@ -357,7 +360,7 @@ class Application(RouteShortcuts):
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
         launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
-        # Workers have noted it, but in processes of their own.
+        # Also where only workers, which are other processes, did.
         script.note_serving()
 
     @property
@@ -370,7 +373,7 @@ class Application(RouteShortcuts):
             return
         if self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
-        if launch.forks:
+        if launch.forks and not launch.reload:
             raise ConfigError(
                 "app.loop was used before run(), but every worker has a loop of its own: use it in"
                 " app.on_startup, or do without workers"

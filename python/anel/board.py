@@ -175,6 +175,14 @@ class Row:
         """The process is about something else."""
         self.cells[Column.STATE] = state
 
+    def note_beat(self) -> None:
+        """Its loop has come round."""
+        self.cells[Column.BEAT_NS] = time.monotonic_ns()
+
+    def beat_at(self) -> float | None:
+        """When its loop came round, in seconds of `time.monotonic()`; None: it does not say."""
+        return self.cells[Column.BEAT_NS] / 1e9 or None
+
 
 class Board:
     """The memory. To be made before the first fork; then the master alone calls what writes."""

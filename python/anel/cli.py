@@ -19,6 +19,7 @@ from anel.choices import Starter
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
 from anel.failures import EXIT_SETUP, leave, leave_with_traceback
 from anel.launch import Launch
+from anel.loading import place_of
 from anel.loops import require
 
 _EVERYTHING = (*options.APPLICATION, *options.OPTIONS)
@@ -114,7 +115,8 @@ def dev(**parameters: Any) -> None:
     """Serve an application to its author.
 
     Like `anel run`, but only on this machine and with one worker, whatever environment and file
-    say: the pages of errors show tracebacks, and requests are logged. Options choose otherwise.
+    say: it reloads when a file changes, the pages of errors show tracebacks, and requests are
+    logged. Options choose otherwise.
     """
     developers = choices.given(options.DEV, Starter.COMMAND, "anel dev")
     click.get_current_context().with_resource(developers)
@@ -134,7 +136,8 @@ def _run() -> None:
         launch = Launch(**chosen.arguments(Launch))
         if launch.forks:
             # Every worker loads the application by itself: the next one finds it as it is then.
-            launch.fork(lambda: _serve(finding.application(spec, chosen)), serve_handlers)
+            place = place_of(spec, chosen["app_dir"] or "")
+            launch.fork(lambda: _serve(finding.application(spec, chosen)), serve_handlers, place)
             return
     except (ConfigError, SetupError) as error:
         leave(EXIT_SETUP, str(error))

@@ -12,7 +12,8 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from anel import privileges
+from anel import privileges, rerun
+from anel.affinity import OFF, Affinity, affinity
 from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
@@ -23,10 +24,13 @@ from anel.master import Master
 from anel.observer import Observer, Serve
 from anel.pid_file import pid_file
 from anel.post import Post, current
+from anel.reloading import Watcher, usual_folders
+from anel.rules import GRACEFUL_S, Lifetime, Rules
+from anel.selection import Selection
 from anel.serving import early_signals
-from anel.slots import Lifetime
 from anel.systemd import Notifier, handed_over
 from anel.telling import say
+from anel.watch import DELAY_S, Watch
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
@@ -47,8 +51,22 @@ class Launch:
     max_requests: int | None = None
     max_requests_jitter: int | None = None
     pidfile: str | None = None
+    # How long open requests may take once the server is to end.
+    graceful_timeout_ms: int = round(GRACEFUL_S * 1000)
+    # How long it goes on before that.
+    shutdown_delay_ms: int = 0
+    # After how long a worker that does not come round is replaced; 0 is never.
+    heartbeat_timeout_ms: int = 0
+    affinity: str = OFF
     user: str | int | None = None
     group: str | int | None = None
+    reload: bool = False
+    # None of these: what is usual.
+    reload_dir: Sequence[str] = ()
+    reload_include: Sequence[str] = ()
+    reload_exclude: Sequence[str] = ()
+    # How long files must stay as they are.
+    reload_delay_ms: int = round(DELAY_S * 1000)
     metrics_bind: str | None = None
 
     def __post_init__(self) -> None:
@@ -77,8 +95,14 @@ class Launch:
         """How many workers a master has; None where none is needed."""
         if self.worker_num is not None:
             return worker_count(self.worker_num)
-        is_needed = self.max_requests is not None or self.metrics_bind is not None
-        return 1 if is_needed else None
+        needs_master = (
+            self.max_requests,
+            self.shutdown_delay_ms,
+            self.heartbeat_timeout_ms,
+            self.metrics_bind,
+            self.reload,
+        )
+        return 1 if any(needs_master) else None
 
     @property
     def forks(self) -> bool:
@@ -89,7 +113,7 @@ class Launch:
         """The processes beside the workers that the options ask for. They open what they need."""
         companions: list[Companion] = []
         if self.metrics_bind is not None:
-            listeners = _listen([Place.at(self.metrics_bind)], 1)
+            listeners = _listen([Place.at(self.metrics_bind)], None)
             observer = Observer(listeners, board, serve_handlers)
             companions.append(observer)
             say(f"Metrics at {observer.addresses()}/metrics")
@@ -106,38 +130,65 @@ class Launch:
         if post is not None:
             with early_signals(post.signals) as early:
                 work(post, early)
+        elif self.forks and self.reload:
+            # What the program has done before this would be done no more, whatever it says now.
+            rerun.check()
+            self.fork(rerun.run_again, serve_handlers, rerun.source())
         elif self.forks:
             self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
-            with self._listening(1) as (listeners, notifier, early):
-                work(Post(listeners, notifier), early)
+            pinned = self._affinity()
+            with self._listening(None) as (listeners, notifier, early):
+                pinned.pin(0)
+                work(Post(listeners, notifier, self.graceful_timeout_ms / 1000), early)
 
-    def fork(self, work: Callable[[], None], serve_handlers: Serve) -> None:
+    def fork(
+        self, work: Callable[[], None], serve_handlers: Serve, source: str | None = None
+    ) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
-        Ends the process as `serve` does, and with 1 when a worker did not end as it was told to.
+        `source` is the application's file or folder, which a reload watches if nothing else is
+        named. Ends the process as `serve` does, and with 1 when a worker did not end as it was told
+        to.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("workers can be started in the main thread alone")
         workers = self.workers or 1
+        rules = Rules(
+            Lifetime(self.max_requests, self.max_requests_jitter or 0),
+            graceful_s=self.graceful_timeout_ms / 1000,
+            shutdown_delay_s=self.shutdown_delay_ms / 1000,
+            heartbeat_s=self.heartbeat_timeout_ms / 1000 or None,
+            affinity=self._affinity(),
+            is_edited=self.reload,
+        )
         # What nobody reads is not counted.
         board = Board(is_counted=self.metrics_bind is not None)
         companions: list[Companion] = []
+        if self.reload:
+            watcher = self._watcher(source)
+            companions.append(watcher)
+            work = watcher.before(work)
 
         def open_beside() -> Sequence[Companion]:
             companions.extend(self.companions(board, serve_handlers))
             return companions
 
         with self._listening(workers, open_beside) as (listeners, notifier, early):
-            lifetime = Lifetime(self.max_requests, self.max_requests_jitter or 0)
-            master = Master(listeners, workers, work, notifier, lifetime, board, companions)
+            master = Master(listeners, workers, work, notifier, rules, board, companions)
             code = master.run(early)
         if code != 0:
             raise SystemExit(code)
 
+    def _affinity(self) -> Affinity:
+        try:
+            return affinity(self.affinity)
+        except SetupError as error:
+            leave(EXIT_SETUP, str(error))
+
     @contextlib.contextmanager
     def _listening(
-        self, slots: int, open_beside: Callable[[], Sequence[Companion]] = tuple
+        self, slots: int | None, open_beside: Callable[[], Sequence[Companion]] = tuple
     ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
         """Everything that is done before serving, and undone at its end.
 
@@ -160,17 +211,22 @@ class Launch:
                 leave(EXIT_SETUP, str(error))
             yield listeners, notifier, early
 
+    def _watcher(self, source: str | None) -> Watcher:
+        folders = self.reload_dir or usual_folders(rerun.START, source)
+        selection = Selection(folders, self.reload_include, self.reload_exclude)
+        return Watcher(Watch(selection, self.reload_delay_ms / 1000, rerun.START))
+
     def _places(self, handed_over: tuple[int, ...]) -> list[Place]:
         given = handed_over if self.fd is None else (self.fd,)
         place = Place(self.host, self.port, self.uds, given)
         return [Place.at(text) for text in self.bind] or [place]
 
-    def _listen(self, slots: int) -> Listeners:
+    def _listen(self, slots: int | None) -> Listeners:
         is_chosen = self.bind or self.fd is not None or self.uds is not None
         return _listen(self._places(() if is_chosen else handed_over()), slots)
 
 
-def _listen(places: Sequence[Place], slots: int) -> Listeners:
+def _listen(places: Sequence[Place], slots: int | None) -> Listeners:
     try:
         return Listeners(places, slots)
     except ListenError as error:

@@ -3,8 +3,8 @@
 Owns where a server listens (ports, paths, or descriptors that somebody else opened), the options
 of its sockets, and which of them belong to which worker slot. A port has one socket per slot, with
 SO_REUSEPORT: the kernel spreads connections over them, and the next worker of a slot finds those
-that its predecessor left in the queue. What cannot be opened twice is shared by all slots. Knows
-nothing of workers.
+that its predecessor left in the queue. Slots may be added and given up. What cannot be opened twice
+is shared by all slots. Knows nothing of workers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from anel.exceptions import ConfigError
 from anel.settings import Number, Setting, Text, Words
+from anel.steering import steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
 # 5.4).
@@ -99,6 +101,19 @@ class _Opened:
     def of(self, slot: int) -> list[socket.socket]:
         return self.sockets if self.is_shared else [self.sockets[slot]]
 
+    def add(self, slot: int) -> None:
+        """Opens the socket of another slot, the next one, where the last one is."""
+        if not self.is_shared:
+            assert slot == len(self.sockets)
+            last = self.sockets[-1]
+            _open_slot(self.sockets, last.family, last.getsockname())
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptor of the last slot."""
+        if not self.is_shared and slot < len(self.sockets):
+            assert slot == len(self.sockets) - 1
+            self.sockets.pop().close()
+
     def addresses(self) -> list[str]:
         if self.is_shared:
             return [_address(listener, None) for listener in self.sockets]
@@ -108,8 +123,13 @@ class _Opened:
 class Listeners:
     """The listening sockets of a server, by worker slot. The one who opened them closes them."""
 
-    def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
-        """Binds and listens; ListenError when the kernel refuses."""
+    def __init__(self, places: Sequence[Place], slots: int | None = None) -> None:
+        """Binds and listens; ListenError when the kernel refuses.
+
+        Without `slots` the sockets are for one process alone.
+        """
+        # How many slots new connections go to; None for all of them.
+        self._steered: int | None = None
         # Path, device and inode of the sockets that are removed at the end.
         self._bound: list[tuple[str, int, int]] = []
         self._opened: list[_Opened] = []
@@ -124,10 +144,48 @@ class Listeners:
         """Those that the worker of a slot accepts from."""
         return [listener for opened in self._opened for listener in opened.of(slot)]
 
-    def keep(self, slot: int | None) -> None:
-        """Closes those of other slots. For a worker: nobody else would accept from them."""
+    def are_shared(self) -> bool:
+        """Whether all slots accept from the same sockets."""
+        return all(opened.is_shared for opened in self._opened)
+
+    def add(self, slot: int) -> None:
+        """Opens the sockets of another slot, the next one. ListenError when the kernel refuses.
+
+        It shares a port with the user alone who opened it first.
+        """
         for opened in self._opened:
-            for number, listener in enumerate(() if opened.is_shared else opened.sockets):
+            try:
+                opened.add(slot)
+            except OSError as error:
+                self.give_up(slot)
+                raise ListenError(opened.place, error) from None
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptors of the last slot; who is in its queue is a worker's."""
+        for opened in self._opened:
+            opened.give_up(slot)
+
+    def steer(self, slots: int) -> bool:
+        """Has new connections go to the first so many slots alone, as soon as there are more.
+
+        Returns whether they do. Who is on the way to another slot still arrives there.
+        """
+        if self._steered == slots:
+            return True
+        steered = [steer(one.sockets[0], slots) for one in self._opened if not one.is_shared]
+        self._steered = slots if all(steered) else None
+        return all(steered)
+
+    def keep(self, slot: int | None) -> None:
+        """Closes those of other slots. For a worker: nobody else would accept from them.
+
+        Without a slot all are closed, and paths stay: they are the parent's.
+        """
+        for opened in self._opened:
+            if opened.is_shared:
+                shut(opened.sockets if slot is None else ())
+                continue
+            for number, listener in enumerate(opened.sockets):
                 if number != slot:
                     listener.close()
 
@@ -158,7 +216,7 @@ class Listeners:
                 if [found.st_dev, found.st_ino] == identity:
                     os.unlink(path)
 
-    def _open(self, place: Place, slots: int) -> None:
+    def _open(self, place: Place, slots: int | None) -> None:
         is_shared = bool(place.descriptors) or place.path is not None
         opened = _Opened(place, is_shared)
         self._opened.append(opened)
@@ -187,22 +245,36 @@ class Listeners:
         return listener
 
 
-def _open_port(sockets: list[socket.socket], host: str, port: int, slots: int) -> None:
+def _open_port(sockets: list[socket.socket], host: str, port: int, slots: int | None) -> None:
     """Appends a socket for each slot; those there are when it fails are there to be closed."""
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     family = _family(host)
-    if slots > 1 and port != 0:
+    if slots is None:
+        listener = _new(family)
+        sockets.append(listener)
+        listener.bind((host, port))
+        _listen(listener)
+        return
+    if port != 0:
         # With SO_REUSEPORT a second server would get the port, too, and half the connections.
         with _new(family) as probe:
             probe.bind((host, port))
-    for _ in range(slots):
-        listener = _new(family)
-        sockets.append(listener)
-        if slots > 1:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
+    _open_slot(sockets, family, (host, port))
+    for _ in range(1, slots):
+        _open_slot(sockets, family, sockets[0].getsockname())
+
+
+def _open_slot(sockets: list[socket.socket], family: int, address: Any) -> None:
+    listener = _new(family)
+    try:
+        # Also where there is one slot: it may get company.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
         _listen(listener)
-        port = listener.getsockname()[1]
+    except BaseException:
+        listener.close()
+        raise
+    sockets.append(listener)
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -215,7 +287,7 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
 
 
-def _new(family: socket.AddressFamily) -> socket.socket:
+def _new(family: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     # A restarted server binds although old connections are in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -112,6 +113,22 @@ def load(spec: str, folder: str = "") -> object:
         if spec.endswith(_CALL):
             return _call(found, spec)
     return found
+
+
+def place_of(spec: str, folder: str = "") -> str | None:
+    """The file or the package's folder of what `load` would find, without importing any of it.
+
+    None for what is not found, or comes from nowhere on the disk.
+    """
+    name = spec.removesuffix(_CALL).partition(":")[0]
+    if name.endswith(".py") or "/" in name:
+        return os.path.join(folder, name)
+    path = [os.path.abspath(folder), *sys.path]
+    found = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], path)
+    if found is None:
+        return None
+    folders = list(found.submodule_search_locations or ())
+    return folders[0] if folders else found.origin
 
 
 @contextlib.contextmanager

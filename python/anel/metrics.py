@@ -19,7 +19,8 @@ from typing import TypeAlias
 from anel import _core
 from anel.board import Histogram, Process, Reading, Slot, State
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# UTF-8 text, as every response that is not told otherwise.
+MEDIA_TYPE = "text/plain; version=0.0.4"
 
 Labels: TypeAlias = Mapping[str, str]
 # Suffix of the name, labels, value.

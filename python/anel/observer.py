@@ -21,6 +21,7 @@ from anel.board import Board, Reading, Row, State
 from anel.companions import Companion, Orders
 from anel.listener import Listeners
 from anel.post import Post, WorkerPost
+from anel.rules import Terms
 
 Handlers: TypeAlias = Mapping[str, Callable[[_core.Request], _core.Response]]
 # Serves handlers, by their paths, at a post.
@@ -119,7 +120,7 @@ class Observer(Companion):
             text = metrics.render(self._board.read())
         except TimeoutError as error:
             return _core.Response(text=f"{error}\n", code=503, headers=_CLOSE)
-        return _core.Response(body=text.encode(), mime_type=metrics.CONTENT_TYPE, headers=_CLOSE)
+        return _core.Response(text=text, mime_type=metrics.MEDIA_TYPE, headers=_CLOSE)
 
     def _health(self, request: _core.Request) -> _core.Response:
         return self._condition(request, "healthy", Condition.health)
@@ -145,7 +146,7 @@ class _ObserverPost(WorkerPost):
     signals = ()
 
     def __init__(self, listeners: list[socket.socket], channel: socket.socket) -> None:
-        super().__init__(listeners, channel, None, Row.unseen())
+        super().__init__(listeners, channel, Row.unseen(), Terms())
 
     def announce(self) -> None:
         """Nobody waits for it."""

@@ -11,17 +11,20 @@ know what an option does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from anel import access_log, choices, listener, loading, logs, proxies
+from anel import access_log, affinity, choices, listener, loading, logs, proxies
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
 from anel.limits import LIMITS
 from anel.listener import Place
 from anel.loops import LOOPS
-from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text
+from anel.rules import GRACEFUL_S
+from anel.selection import Pattern
+from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Unit, Words
+from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,11 +33,14 @@ if TYPE_CHECKING:
 REACTORS = ("auto", "io_uring", "epoll")
 
 PROCESSES = "Processes"
+RELOADING = "While you edit"
 WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
+# Longer is a slip of the keyboard.
+_DAY_MS = 24 * 3600 * 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,20 @@ class _Loop(Choice):
     def take(self, value: object, place: str) -> str | Callable[[], Any]:
         """The name or the function, unchanged."""
         return value if callable(value) else self.parse(value, place)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Affinity(Text):
+    """Processors."""
+
+    def parse(self, value: object, place: str) -> str:
+        """The text, if it names any."""
+        text = str(super().parse(value, place))
+        try:
+            affinity.parse(text)
+        except ConfigError as error:
+            raise ConfigError(f"{place} {error}") from None
+        return text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +114,48 @@ def _processes() -> Iterable[Setting]:
         default=0,
         wanted="a number from 0",
     )
+    yield Number(
+        name="graceful_timeout_ms",
+        key="timeout-graceful",
+        group=PROCESSES,
+        help="How long open requests may take once the server, or their worker, is to end.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=_DAY_MS,
+        default=round(GRACEFUL_S * 1000),
+    )
+    yield Number(
+        name="shutdown_delay_ms",
+        key="shutdown-delay",
+        group=PROCESSES,
+        help="How long the server goes on once it was told to end, so that whoever sends it clients"
+        " hears of it first.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=_DAY_MS,
+        default=0,
+    )
+    yield Number(
+        name="heartbeat_timeout_ms",
+        key="timeout-heartbeat",
+        group=PROCESSES,
+        help="Replace a worker that does not come round for so long, and show the stacks of its"
+        " threads.",
+        unit=Unit.MILLISECONDS,
+        minimum=100,
+        maximum=_DAY_MS,
+        can_be_off=True,
+        default=0,
+    )
+    yield _Affinity(
+        name="affinity",
+        key="affinity",
+        group=PROCESSES,
+        help="Keep every worker on one processor: those of the list in turn, such as 0-3,6, or with"
+        " auto all that there are.",
+        kind="off|auto|LIST",
+        default=affinity.OFF,
+    )
     yield Text(
         name="pidfile",
         key="pidfile",
@@ -120,6 +182,61 @@ def _processes() -> Iterable[Setting]:
         may_be_empty=True,
         wanted="a name or a number",
     )
+
+
+def _reloading() -> Iterable[Setting]:
+    yield Switch(
+        name="reload",
+        key="reload",
+        group=RELOADING,
+        help="Reload when a Python file changes.",
+        default=False,
+    )
+    yield Words(
+        name="reload_dir",
+        key="reload-dir",
+        group=RELOADING,
+        help="Folders to watch instead of the working directory and the application's.",
+        kind="PATH,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Words(
+        name="reload_include",
+        key="reload-include",
+        group=RELOADING,
+        help="Patterns of files to watch beside *.py, such as *.html or static/**/*.css.",
+        check=_patterns,
+        kind="PATTERN,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Words(
+        name="reload_exclude",
+        key="reload-exclude",
+        group=RELOADING,
+        help="Patterns of files and folders not to watch. Hidden ones, node_modules and virtual"
+        " environments are left out in any case.",
+        check=_patterns,
+        kind="PATTERN,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Number(
+        name="reload_delay_ms",
+        key="reload-delay",
+        group=RELOADING,
+        help="How long files must stay as they are before a change counts.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=round(DELAY_S_MAX * 1000),
+        default=round(DELAY_S * 1000),
+    )
+
+
+def _patterns(texts: Sequence[str]) -> None:
+    for text in texts:
+        Pattern.parse(text)
 
 
 def _watching() -> Iterable[Setting]:
@@ -164,6 +281,7 @@ APPLICATION = loading.OPTIONS
 OPTIONS: tuple[Setting, ...] = (
     *listener.OPTIONS,
     *_processes(),
+    *_reloading(),
     *_watching(),
     *_handlers(),
     *logs.OPTIONS,
@@ -174,7 +292,12 @@ OPTIONS: tuple[Setting, ...] = (
 
 # What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
 # the application, and for nobody else, because its pages show tracebacks.
-DEV: Mapping[str, Any] = {"host": "127.0.0.1", "worker_num": None, "debug": True}
+DEV: Mapping[str, Any] = {
+    "host": "127.0.0.1",
+    "worker_num": None,
+    "debug": True,
+    "reload": True,
+}
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}
@@ -197,9 +320,17 @@ class RunOptions(TypedDict, total=False):
     fd: int | None
     max_requests: int | str | None
     max_requests_jitter: int | None
+    timeout_graceful: float | str | None
+    shutdown_delay: float | str | None
+    timeout_heartbeat: float | str | None
+    affinity: str | None
     pidfile: str | None
     user: str | int | None
     group: str | int | None
+    reload_dir: str | Iterable[str] | None
+    reload_include: str | Iterable[str] | None
+    reload_exclude: str | Iterable[str] | None
+    reload_delay: float | str | None
     metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None

@@ -125,12 +125,11 @@ impl Peers {
     /// Who sent a request that is recorded; what `Request::client` says.
     pub fn client(&self, py: Python<'_>, sender: Sender<'_>) -> Option<IpAddr> {
         let peer = self.find(py, sender.exchange, Some(sender.socket))?;
-        let address = peer.address.ip();
         let client = match (self.trust_in(&peer), sender.head) {
-            (Some(trust), Some((head, bytes))) => trust.client(head, bytes, address),
-            _ => address,
+            (Some(trust), Some((head, bytes))) => trust.client(head, bytes, peer.ip()),
+            _ => peer.ip(),
         };
-        Some(client.to_canonical())
+        Some(client?.to_canonical())
     }
 
     fn keep(&self, slot: u32, generation: u32, peer: Peer) {

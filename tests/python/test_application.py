@@ -65,7 +65,6 @@ def test_bad_constructor_arguments_raise_at_once(arguments: dict[str, Any], mess
         ({"fd": -1}, "fd must be the number of a descriptor, not -1"),
         ({"fd": 3, "uds": "x"}, "uds and fd exclude each other"),
         ({"pidfile": ""}, "pidfile must be the path of a file"),
-        ({"reload": True}, "reload=True is not supported"),
         ({"reactor": "kqueue"}, "'kqueue'"),
         ({"port": 65536}, "65536"),
         ({"port": "80"}, "'80'"),

@@ -15,6 +15,7 @@ import pytest
 from anel import Application, options
 from anel.choices import Choices
 from anel.cli import main
+from anel.launch import Launch
 from click.testing import CliRunner, Result
 from conftest import DEADLINE_S, Serve, get, start_server
 
@@ -155,6 +156,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Choices]:
     """What held when a command ran an application; nothing is served."""
     seen: list[Choices] = []
     monkeypatch.setattr(Application, "run", lambda app: seen.append(options.resolve({}, app._own)))
+    monkeypatch.setattr(Launch, "fork", lambda *_arguments: seen.append(options.resolve()))
     return seen
 
 

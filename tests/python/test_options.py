@@ -41,14 +41,25 @@ SHOWN = {
     "--pidfile": "test_places.test_the_pid_file_names_the_server_as_long_as_it_lives",
     "--user": "test_privileges.test_numbers_need_no_entry",
     "--group": "test_privileges.test_numbers_need_no_entry",
+    "--timeout-graceful": "test_heartbeat.test_open_requests_have_as_long_as_the_operator_says",
+    "--shutdown-delay": "test_heartbeat.test_a_server_goes_on_serving_for_the_delay",
+    "--timeout-heartbeat": "test_heartbeat."
+    "test_a_worker_that_is_stuck_is_shown_and_replaced_while_the_other_serves",
+    "--affinity": "test_heartbeat.test_workers_run_on_the_processors_of_the_list_in_turn",
+    "--reload": "test_reload.test_a_save_is_served",
+    "--reload-dir": "test_reload.test_a_folder_elsewhere_is_watched_instead",
+    "--reload-include": "test_reload.test_other_files_are_watched_when_they_are_named",
+    "--reload-exclude": "test_reload.test_what_is_excluded_reloads_nothing",
+    "--reload-delay": "test_reload.test_a_program_says_which_files_are_watched",
     "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
-    "--access-log": "test_access_log.test_a_dash_logs_to_stdout",
-    "--access-log-format": "test_access_log.test_a_line_of_json_has_every_field_in_its_order",
-    "--access-log-sample": "test_access_log.test_a_sample_is_about_as_large_as_it_should_be",
     "--reactor": "test_options.test_the_reactor_is_the_one_that_was_chosen",
     "--loop": "test_guest.test_handlers_run_on_the_loop_that_was_chosen",
     "--debug": "test_proxies.test_the_request_log_names_the_client",
     "--log-level": "test_commands.test_the_log_is_shown_from_a_level_on",
+    "--access-log": "test_access_log.test_a_file_is_appended_to",
+    "--access-log-format": "test_access_log."
+    "test_a_line_that_is_too_long_for_a_pipe_is_cut_in_its_parts",
+    "--access-log-sample": "test_access_log.test_a_sample_is_about_as_large_as_it_should_be",
     "--trusted-proxies": "test_proxies.test_only_the_fields_that_were_named_are_believed",
     "--proxy-headers": "test_proxies.test_only_the_fields_that_were_named_are_believed",
     "--proxy-protocol": "test_proxies.test_the_proxy_protocol_on_the_guests_loop",
@@ -76,7 +87,8 @@ def test_a_test_shows_what_the_option_does(option: Setting) -> None:
     source = inspect.getsource(found)
 
     assert callable(getattr(found, name))
-    forms = [f'"{form}"' for form in (option.option, *option.flags)]
+    # As the command line has it, or `run()`.
+    forms = [f"{option.parameter}=", *(f'"{form}"' for form in (option.option, *option.flags))]
     assert option.is_argument or any(form in source for form in forms)
 
 
@@ -86,16 +98,24 @@ def test_the_table_of_tests_names_no_option_that_is_gone() -> None:
 
 def sample(option: Setting) -> tuple[str, Any, Any]:
     """A value that is no default: as text, as TOML and `run()` have it, and what it means."""
-    words = {"bind": ":0", "trusted_proxies": "::1", "proxy_headers": "forwarded"}
+    words = {
+        "bind": ":0",
+        "trusted_proxies": "::1",
+        "proxy_headers": "forwarded",
+        "reload_dir": "src",
+        "reload_include": "*.html",
+        "reload_exclude": "tests",
+    }
     if option.name in words:
         word = words[option.name]
         return word, [word], (word,)
-    texts = {"metrics_bind": ":9090", "access_log": "/log"}
-    if option.name in texts:
-        text = texts[option.name]
-        return text, text, text
-    if option.name == "access_log_sample":
-        return "0.5", 0.5, 0.5
+    own: dict[str, tuple[str, Any, Any]] = {
+        "metrics_bind": (":9090", ":9090", ":9090"),
+        "access_log": ("/logs/access", "/logs/access", "/logs/access"),
+        "access_log_sample": ("0.5", 0.5, 0.5),
+    }
+    if option.name in own:
+        return own[option.name]
     if isinstance(option, Switch):
         return "1", True, True
     if isinstance(option, Choice):

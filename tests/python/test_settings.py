@@ -109,7 +109,7 @@ def test_names_and_keys_are_unique() -> None:
 
 
 def test_every_option_is_a_keyword_of_run() -> None:
-    japrontos = {"host", "port", "debug"}
+    japrontos = {"host", "port", "reload", "debug"}
 
     assert {*RunOptions.__annotations__} == {one.parameter for one in OPTIONS} - japrontos
 

@@ -27,6 +27,7 @@ DOCUMENTS = [
     *(ROOT / "src").rglob("*.md"),
     *(ROOT / "tests" / "cases").glob("*.md"),
     *(ROOT / "benchmarks").glob("*.md"),
+    ROOT / "deploy" / "README.md",
 ]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
