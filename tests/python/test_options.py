@@ -266,14 +266,21 @@ def test_a_program_says_options_to_run(folder: pathlib.Path) -> None:
             assert client.is_ended()
 
 
-def test_a_service_of_kubernetes_that_is_called_anel_is_explained(
+def test_variables_of_a_service_of_kubernetes_are_nobodys_choice(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ANEL_PORT", "tcp://10.0.0.1:80")
+    for service in ("ANEL", "ANEL_METRICS", "ANEL_LIMIT"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "80")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "80")
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.1:80")
+        monkeypatch.setenv(f"{service}_PORT_80_TCP", "tcp://10.0.0.1:80")
+        monkeypatch.setenv(f"{service}_PORT_80_TCP_ADDR", "10.0.0.1")
+    assert options.resolve()["port"] == 8080
 
-    with pytest.raises(
-        ConfigError, match=r"ANEL_PORT must be .*; Kubernetes sets it for a service"
-    ):
+    monkeypatch.setenv("ANEL_METRICS_PORT", "9090")
+
+    with pytest.raises(ConfigError, match="there is no setting ANEL_METRICS_PORT"):
         options.resolve()
 
 
