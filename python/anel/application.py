@@ -53,8 +53,9 @@ class Application(RouteShortcuts):
 
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
-    off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
-    asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
+    off; by default it follows `debug`, unless an access log goes to stdout. `debug` also puts
+    tracebacks into 500 responses. `loop` is the asyncio loop that handlers run on: "auto",
+    "asyncio", "uvloop", or a function that makes one.
     `limits` replaces limits on peers and handlers by name, such as `{"body_bytes_max": 1 << 20}` or
     `{"handler_timeout_ms": "30s"}` (`anel.limits`).
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
