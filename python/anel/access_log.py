@@ -1,8 +1,8 @@
 """The access log: where it goes, in which form, and how much of it.
 
 Owns the kinds of its options and what the worker is told of them. Lines are made and written by the
-worker's own thread (`src/python/log_writer.rs`); the form of a line is in `src/python/log_line.rs`.
-Knows nothing of requests.
+worker's own thread (`src/python/log_writer.rs`). What is in a line, when it is made and what is
+lost is told in `src/python/ACCESS_LOG.md`. Knows nothing of requests.
 """
 
 from __future__ import annotations

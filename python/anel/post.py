@@ -145,6 +145,7 @@ class WorkerPost(Post):
             "listeners": [listener.fileno() for listener in self.listeners],
             "channel": self.channel.fileno(),
             "terms": dataclasses.asdict(self._terms),
+            "row": self.row.hand_over(),
         }
         return {_VARIABLE: json.dumps(told)}
 
@@ -178,8 +179,8 @@ def _take_over(told: dict[str, Any]) -> None:
     if told["pid"] != os.getpid():
         return
     listeners = [_inherited(number) for number in told["listeners"]]
-    # The board is in memory, which is another one since.
-    take(WorkerPost(listeners, _inherited(told["channel"]), Row.unseen(), Terms(**told["terms"])))
+    row, terms = Row.taken_over(told["row"]), Terms(**told["terms"])
+    take(WorkerPost(listeners, _inherited(told["channel"]), row, terms))
     if threading.current_thread() is threading.main_thread():
         # Until now it was ignored, which programs that handlers start would inherit.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
