@@ -424,3 +424,33 @@ def test_a_wrong_place_is_named_by_run(arguments: dict[str, object], words: str)
         Application().run(**arguments)  # type: ignore[arg-type]
 
     assert words in str(caught.value)
+
+
+# Who may have what the server makes.
+
+
+@WITH_AND_WITHOUT
+def test_who_may_connect_to_a_socket_is_chosen(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    start("--bind", f"unix:{paths[0]},unix:{paths[1]}", "--uds-mode", "640", *workers)
+
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o640, 0o640]
+
+
+@WITH_AND_WITHOUT
+def test_the_files_of_the_server_have_what_the_umask_leaves(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    paths = [tmp_path / "socket", tmp_path / "pid"]
+    start("--uds", str(paths[0]), "--pidfile", str(paths[1]), "--umask", "027", *workers)
+
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o750, 0o640]
+
+
+@pytest.mark.parametrize("option", ["uds_mode", "umask"])
+@pytest.mark.parametrize("text", ["1000", "9", "-1", "rw", ""])
+def test_what_is_no_octal_number_is_refused(option: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{option} must be an octal number"):
+        Application().run(**{option: text})  # type: ignore[arg-type]
