@@ -190,6 +190,7 @@ class Row:
         self.number = number
         self.cells = cells
         self.is_counted = is_counted
+        self._file = file
 
     @classmethod
     def unseen(cls) -> Row:

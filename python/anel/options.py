@@ -26,6 +26,7 @@ from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
 from anel.rules import GRACEFUL_S
 from anel.selection import Pattern
 from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Unit, Words
+from anel.socket_path import mode
 from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
@@ -61,19 +62,6 @@ class _Loop(Choice):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Affinity(Text):
-    """Processors."""
-
-    def parse(self, value: object, place: str) -> str:
-        """The text, if it names any."""
-        text = str(super().parse(value, place))
-        try:
-            affinity.parse(text)
-        except ConfigError as error:
-            raise ConfigError(f"{place} {error}") from None
-        return text
-
-
 class _Address(Text):
     """Where to listen, in one word."""
 
@@ -161,6 +149,16 @@ def _listening() -> Iterable[Setting]:
         kind="PATH",
         wanted="the path of a socket",
     )
+    yield Text(
+        name="uds_mode",
+        key="uds-mode",
+        group=LISTENING,
+        help="Who may connect to Unix sockets, as an octal number such as 660; default: whom the"
+        " umask leaves.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
+    )
     yield Number(
         name="fd",
         key="fd",
@@ -171,6 +169,19 @@ def _listening() -> Iterable[Setting]:
         maximum=_DESCRIPTOR_MAX,
         wanted="the number of a descriptor",
     )
+
+
+# What `anel ctl` needs to find a server.
+CONTROL: tuple[Setting, ...] = (
+    Text(
+        name="control",
+        key="control",
+        group=PROCESSES,
+        help="Unix socket on which `anel ctl` talks to the server.",
+        kind="PATH",
+        wanted="the path of a socket",
+    ),
+)
 
 
 def _processes() -> Iterable[Setting]:
@@ -240,13 +251,15 @@ def _processes() -> Iterable[Setting]:
         can_be_off=True,
         default=0,
     )
-    yield _Affinity(
+    yield Text(
         name="affinity",
         key="affinity",
         group=PROCESSES,
         help="Keep every worker on one processor: those of the list in turn, such as 0-3,6, or with"
         " auto all that there are.",
+        check=affinity.parse,
         kind="off|auto|LIST",
+        wanted="off, auto or a list of processors",
         default=affinity.OFF,
     )
     yield Text(
@@ -256,6 +269,17 @@ def _processes() -> Iterable[Setting]:
         help="Has the number of the server's process in it.",
         kind="PATH",
         wanted="the path of a file",
+    )
+    yield from CONTROL
+    yield Text(
+        name="umask",
+        key="umask",
+        group=PROCESSES,
+        help="What others may not do with the files that the server makes, as an octal number such"
+        " as 027.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
     )
     yield Text(
         name="user",
@@ -472,6 +496,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | str | None
     bind: str | Iterable[str] | None
     uds: str | None
+    uds_mode: str | None
     fd: int | None
     max_requests: int | str | None
     max_requests_jitter: int | None
@@ -480,6 +505,8 @@ class RunOptions(TypedDict, total=False):
     timeout_heartbeat: float | str | None
     affinity: str | None
     pidfile: str | None
+    control: str | None
+    umask: str | None
     user: str | int | None
     group: str | int | None
     reload_dir: str | Iterable[str] | None

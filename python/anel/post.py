@@ -179,8 +179,8 @@ def _take_over(told: dict[str, Any]) -> None:
     if told["pid"] != os.getpid():
         return
     listeners = [_inherited(number) for number in told["listeners"]]
-    channel, row = _inherited(told["channel"]), Row.taken_over(told["row"])
-    take(WorkerPost(listeners, channel, row, Terms(**told["terms"])))
+    row, terms = Row.taken_over(told["row"]), Terms(**told["terms"])
+    take(WorkerPost(listeners, _inherited(told["channel"]), row, terms))
     if threading.current_thread() is threading.main_thread():
         # Until now it was ignored, which programs that handlers start would inherit.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,8 @@ class Watcher(Companion):
 
     def run(self, channel: socket.socket) -> None:
         """Tells the master of every change."""
+        # Who ends a whole group of processes ends the master, too, and this one with it.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._watch.run(channel)
 
     def on_message(self, message: bytes, orders: Orders) -> None:
