@@ -17,7 +17,6 @@ import mmap
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from anel import _core
 from anel.concurrency import WORKERS_MAX
@@ -136,19 +135,6 @@ class Slot:
     numbers: Mapping[str, int]
     histograms: Mapping[str, Histogram]
 
-    def described(self) -> dict[str, Any]:
-        """The same in what JSON has, without the histograms."""
-        return {
-            "worker": self.number,
-            "starts": self.starts,
-            "deaths": self.deaths,
-            "processes": [
-                {**dataclasses.asdict(process), "state": process.state.name.lower()}
-                for process in self.processes
-            ],
-            "counters": dict(self.numbers),
-        }
-
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -165,16 +151,6 @@ class Reading:
         for slot in self.slots:
             yield from slot.processes
 
-    def described(self) -> dict[str, Any]:
-        """The same in what JSON has, for whoever shows it to people."""
-        return {
-            "state": self.state.name.lower(),
-            "pid": self.pid,
-            "uptime_s": self.age_s,
-            "workers_wanted": self.workers_wanted,
-            "workers": [slot.described() for slot in self.slots],
-        }
-
 
 class Row:
     """The place of one worker process."""
@@ -190,7 +166,6 @@ class Row:
         self.number = number
         self.cells = cells
         self.is_counted = is_counted
-        self._file = file
 
     @classmethod
     def unseen(cls) -> Row:

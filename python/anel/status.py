@@ -38,7 +38,9 @@ def status(reading: Reading, address: str) -> dict[str, Any]:
                     }
                     for process in slot.processes
                 ],
-                "counters": {name: slot.numbers[name] for name in _COUNTERS},
+                "counters": {
+                    name: slot.numbers[name] for name in _COUNTERS if name in slot.numbers
+                },
             }
             for slot in reading.slots
         ],
@@ -63,7 +65,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
             ", ".join(workers) or "no worker",
             f"{slot['starts']} started, {slot['deaths']} died",
         ]
-        if any(slot["counters"].values()):
+        if slot["counters"]:
             told += [f"{count} {name}" for name, count in slot["counters"].items()]
         yield f"  slot {slot['slot']}: {'; '.join(told)}"
 
