@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anel.exceptions import ConfigError
-from anel.socket_path import PATH_BYTES_MAX, SocketPath
+from anel.settings import Number, Setting, Text, Words
+from anel.socket_path import PATH_BYTES_MAX, SocketPath, mode
 from anel.steering import steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
@@ -346,3 +347,78 @@ def shut(listeners: Sequence[socket.socket]) -> None:
     """Closes this process's descriptors of some listening sockets."""
     for listener in listeners:
         listener.close()
+
+
+_GROUP = "Where to listen"
+
+# The kernel's own bound (fs.nr_open) is below it.
+_DESCRIPTOR_MAX = 2**31 - 1
+
+OPTIONS: tuple[Setting, ...] = (
+    Words(
+        name="bind",
+        key="bind",
+        flags=("-b",),
+        group=_GROUP,
+        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
+        " several times, and goes before the others here.",
+        check=lambda words: [Place.at(word) for word in words],
+        kind="PLACE",
+        repeatable=True,
+        default=(),
+    ),
+    Text(
+        name="host",
+        key="host",
+        flags=("-H",),
+        group=_GROUP,
+        help="Address to listen on.",
+        kind="ADDRESS",
+        default="127.0.0.1",
+        # Japronto's, as is its port.
+        default_of_run="0.0.0.0",
+        may_be_empty=True,
+        wanted="a str",
+    ),
+    Number(
+        name="port",
+        key="port",
+        flags=("-p",),
+        group=_GROUP,
+        help="Port; 0 picks one.",
+        foreign=("PORT",),
+        default=8000,
+        default_of_run=8080,
+        minimum=0,
+        maximum=65535,
+        wanted="a number from 0 to 65535",
+    ),
+    Text(
+        name="uds",
+        key="uds",
+        group=_GROUP,
+        help="Listen on a Unix socket instead.",
+        kind="PATH",
+        wanted="the path of a socket",
+    ),
+    Text(
+        name="uds_mode",
+        key="uds-mode",
+        group=_GROUP,
+        help="Who may connect to Unix sockets, as an octal number such as 660; default: whom the"
+        " umask leaves.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
+    ),
+    Number(
+        name="fd",
+        key="fd",
+        group=_GROUP,
+        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
+        " as they come.",
+        minimum=0,
+        maximum=_DESCRIPTOR_MAX,
+        wanted="the number of a descriptor",
+    ),
+)
