@@ -17,10 +17,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from anel import Application
+from anel import Application, _core
+from anel.board import Board
+from anel.listener import Listeners, Place
 from anel.metrics import METRICS, _escape
+from anel.observer import Observer
 from conftest import (
     DEADLINE_S,
     Answer,
@@ -570,7 +575,7 @@ def test_a_server_that_stops_is_not_ready_and_answers_what_it_has(serve: Serve) 
 
         assert client.answer().text == "waited"
     assert (health.status, ready.status) == (200, 503)
-    assert ready.text == "not ready: the server stops, 1 of 1 worker ready\n"
+    assert ready.text == "not ready: the server stops, 0 of 1 worker ready\n"
     assert server.wait() == 0
 
 
@@ -605,6 +610,22 @@ def test_a_server_whose_worker_is_gone_is_not_ready_until_the_next_one_serves(
 
         assert worker_pids(server) != [pid]
         assert server.stop() == 0
+
+
+def test_a_master_that_was_stopped_midway_is_neither_ready_nor_healthy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = Board()
+    # As if it were stopped within a change of the board.
+    board._cells[0] += 1
+    monkeypatch.setattr("anel.board._READ_S_MAX", 0.01)
+    request = cast(_core.Request, SimpleNamespace(headers={"Accept": "application/json"}))
+    with contextlib.closing(Listeners([Place("127.0.0.1", 0)])) as listeners:
+        handlers = Observer(listeners, board, lambda _post, _handlers: None).handlers()
+
+        answers = {path: handler(request).code for path, handler in handlers.items()}
+
+    assert answers == {"/metrics": 503, "/health": 503, "/ready": 503}
 
 
 def test_health_is_json_for_who_accepts_it(watched: Server) -> None:
@@ -685,6 +706,7 @@ def test_metrics_may_be_on_a_unix_socket_which_is_removed_at_the_end(
 ) -> None:
     path = tmp_path / "metrics.sock"
     server = serve(PROGRAM, "--metrics-bind", f"unix:{path}")
+    assert server.lines[0] == f"Metrics at unix:{path}"
 
     with Client.to(socket.AF_UNIX, str(path)) as client:
         assert client.ask(get("/ready")).status == 200
