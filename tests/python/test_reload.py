@@ -396,7 +396,7 @@ def test_nobody_is_refused_while_it_reloads(project: Project, way: str) -> None:
 def test_twenty_reloads_leave_nothing_behind(project: Project, way: str) -> None:
     server = project.start(way)
     first = worker(server)
-    of_master, of_first = server.open_descriptors(), kinds_of_descriptors(first)
+    of_master, of_first = server.open_descriptors(), descriptors(first)
     seen = set()
 
     for number in range(20):
@@ -409,19 +409,13 @@ def test_twenty_reloads_leave_nothing_behind(project: Project, way: str) -> None
     assert len(children(server.process.pid)) == 2
     assert server.open_descriptors() == of_master
     # The connection that asked was still open, perhaps.
-    assert len(kinds_of_descriptors(worker(server))) <= len(of_first) + 1
+    assert descriptors(worker(server)) <= of_first + 1
     told_to_end(server)
 
 
-def kinds_of_descriptors(number: int) -> list[str]:
-    """What a process has open, without what tells one socket from another."""
-    folder = pathlib.Path(f"/proc/{number}/fd")
-    targets = []
-    for name in os.listdir(folder):
-        # A connection may just be closed.
-        with contextlib.suppress(FileNotFoundError):
-            targets.append(os.readlink(folder / name).partition(":[")[0])
-    return sorted(targets)
+def descriptors(number: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{number}/fd"))
 
 
 def test_a_touch_reloads_nothing(project: Project) -> None:
