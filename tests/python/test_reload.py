@@ -32,7 +32,8 @@ app = Application()
 
 async def wait(request):
     print("waiting", flush=True)
-    await asyncio.sleep(float(request.query["s"]))
+    while not os.path.exists(request.query["for"]):
+        await asyncio.sleep(0.01)
     return request.Response(text=greeting.TEXT)
 
 app.router.add_route("/", lambda request: request.Response(text=greeting.TEXT))
@@ -336,11 +337,12 @@ def test_a_request_in_progress_gets_its_answer(project: Project, way: str) -> No
     server = project.start(way)
 
     with server.client() as client:
-        client.send(get("/wait?s=1"))
+        client.send(get("/wait?for=awaited"))
         server.wait_for_line("^waiting$")
         project.greet("two")
         answers(server, "two")
         assert client.is_silent()
+        project.write("awaited", "")
         assert client.answer().text == "one"
 
 
@@ -349,7 +351,7 @@ def test_a_request_that_takes_too_long_is_given_up(project: Project) -> None:
     before = worker(server)
 
     with server.client() as client:
-        client.send(get("/wait?s=60"))
+        client.send(get("/wait?for=nothing"))
         server.wait_for_line("^waiting$")
         project.greet("two")
         answers(server, "two")
