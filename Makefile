@@ -123,8 +123,8 @@ wheels: $(TOOLS) ## manylinux wheels for CPython 3.11 to 3.13, into dist/
 	PATH="$(BIN):$$PATH" sh packaging/wheels.sh $(WHEEL_PYTHONS)
 
 .PHONY: wheel-check
-wheel-check: ## each wheel in dist/ in an empty environment: what the README shows
-	$$($(FIND_PYTHON)) packaging/check_wheels.py
+wheel-check: $(TOOLS) ## each wheel in dist/ in an empty environment: what the README shows
+	$(BIN)/python packaging/check_wheels.py
 
 .PHONY: clean
 clean: ## remove everything that was built

@@ -84,6 +84,9 @@ class _Head(enum.IntEnum):
 # The number of rows that are on no board.
 _UNSEEN = -1
 
+# In the place of a descriptor, as mmap(2) has it.
+_NO_FILE = -1
+
 # A multiple of a cache line, so that what workers write is not in the master's.
 _HEAD = 16
 _PAST = _HEAD
@@ -129,9 +132,22 @@ class Slot:
     starts: int
     deaths: int
     processes: Sequence[Process]
-    # Totals of all its workers, and gauges of those that live.
+    # Totals of all its workers, and gauges of those that live; none where nobody counts.
     numbers: Mapping[str, int]
     histograms: Mapping[str, Histogram]
+
+    def described(self) -> dict[str, Any]:
+        """The same in what JSON has, without the histograms."""
+        return {
+            "worker": self.number,
+            "starts": self.starts,
+            "deaths": self.deaths,
+            "processes": [
+                {**dataclasses.asdict(process), "state": process.state.name.lower()}
+                for process in self.processes
+            ],
+            "counters": dict(self.numbers),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,46 +165,60 @@ class Reading:
         for slot in self.slots:
             yield from slot.processes
 
+    def described(self) -> dict[str, Any]:
+        """The same in what JSON has, for whoever shows it to people."""
+        return {
+            "state": self.state.name.lower(),
+            "pid": self.pid,
+            "uptime_s": self.age_s,
+            "workers_wanted": self.workers_wanted,
+            "workers": [slot.described() for slot in self.slots],
+        }
+
 
 class Row:
     """The place of one worker process."""
 
     def __init__(
-        self, number: int, cells: memoryview, *, is_counted: bool, file: int | None = None
+        self, number: int, cells: memoryview, *, is_counted: bool, descriptor: int = _NO_FILE
     ) -> None:
         """Takes the numbers of the row; a row that is not counted has those of `Column` alone.
 
-        `file` is the descriptor of the board's memory, if it has one.
+        `descriptor` is the board's file, if it has one.
         """
+        self._descriptor = descriptor
         self.number = number
         self.cells = cells
         self.is_counted = is_counted
-        self._file = file
 
     @classmethod
     def unseen(cls) -> Row:
         """A row that is on no board, for who writes it all the same."""
         return cls(_UNSEEN, memoryview(bytearray(_WIDTH * _BYTES)).cast("Q"), is_counted=False)
 
-    def hand_over(self) -> dict[str, Any] | None:
-        """What `inherited` wants, in the program that this process executes next.
+    def hand_over(self) -> dict[str, int] | None:
+        """What `taken_over` wants to know in the program that this process executes next.
 
-        The descriptor stays open for it. None: a row that cannot be found again.
+        The descriptor stays open for it. None if the row does not survive that.
         """
-        if self._file is None:
+        if self._descriptor == _NO_FILE:
             return None
-        os.set_inheritable(self._file, True)
-        return {"file": self._file, "number": self.number, "is_counted": self.is_counted}
+        os.set_inheritable(self._descriptor, True)
+        return {
+            "number": self.number,
+            "is_counted": self.is_counted,
+            "descriptor": self._descriptor,
+        }
 
     @classmethod
-    def inherited(cls, told: Mapping[str, Any] | None) -> Row:
-        """The row that this process had before it executed this program."""
+    def taken_over(cls, told: Mapping[str, int] | None) -> Row:
+        """The row that this process had before; an unseen one for None."""
         if told is None:
             return cls.unseen()
-        cells = _memory(told["file"])
-        os.close(told["file"])
+        cells = _mapped(told["descriptor"])
+        os.close(told["descriptor"])
         row = _row(cells, _LIVE, told["number"])
-        return cls(told["number"], row, is_counted=told["is_counted"])
+        return cls(told["number"], row, is_counted=bool(told["is_counted"]))
 
     @property
     def counted(self) -> memoryview | None:
@@ -215,16 +245,16 @@ class Row:
 class Board:
     """The memory. To be made before the first fork; then the master alone calls what writes."""
 
-    def __init__(self, *, is_counted: bool = True, outlives_exec: bool = False) -> None:
+    def __init__(self, *, is_counted: bool = True, survives_exec: bool = False) -> None:
         """Without `is_counted` workers have rows, but publish no counters there.
 
-        Where workers execute another program, only memory with a descriptor is found again.
+        With `survives_exec` they still have them after they have executed another program.
         """
-        self._file: int | None = None
-        if outlives_exec:
-            self._file = os.memfd_create("anel-board", os.MFD_CLOEXEC)
-            os.ftruncate(self._file, _SIZE * _BYTES)
-        self._cells = _memory(-1 if self._file is None else self._file)
+        self._descriptor = _NO_FILE
+        if survives_exec:
+            self._descriptor = os.memfd_create("anel-board")
+            os.ftruncate(self._descriptor, _SIZE * _BYTES)
+        self._cells = _mapped(self._descriptor)
         self._is_counted = is_counted
         # The master's own; the first ones first, so that readers have little to look at.
         self._free = list(reversed(range(_ROWS)))
@@ -259,7 +289,7 @@ class Board:
         cells[_Head.ROWS] = max(cells[_Head.ROWS], number + 1)
         cells[_Head.SLOTS] = max(cells[_Head.SLOTS], slot + 1)
         cells[_Head.VERSION] += 1
-        return Row(number, row, is_counted=self._is_counted, file=self._file)
+        return Row(number, row, is_counted=self._is_counted, descriptor=self._descriptor)
 
     def leave(self, row: Row, *, died: bool) -> None:
         """Its worker has ended, or could not be started: its totals stay with its slot."""
@@ -284,7 +314,7 @@ class Board:
             if time.monotonic() >= until:
                 raise TimeoutError("the master stands still")
             time.sleep(0.0001)
-        return _reading(*copied)
+        return _reading(*copied, is_counted=self._is_counted)
 
     def _copy(self) -> tuple[list[int], list[list[int]], list[list[int]]] | None:
         """Head, pasts and rows; None when the master was just changing them."""
@@ -296,9 +326,9 @@ class Board:
         return (head, pasts, rows) if self._cells[_Head.VERSION] == head[_Head.VERSION] else None
 
 
-def _memory(file: int) -> memoryview:
-    # Pages that nobody writes to take no memory.
-    return memoryview(mmap.mmap(file, _SIZE * _BYTES)).cast("Q")
+def _mapped(descriptor: int) -> memoryview:
+    """The numbers of a file, or of nobody else's memory. Pages never written to take none."""
+    return memoryview(mmap.mmap(descriptor, _SIZE * _BYTES)).cast("Q")
 
 
 def _row(cells: memoryview, region: int, number: int) -> memoryview:
@@ -306,7 +336,9 @@ def _row(cells: memoryview, region: int, number: int) -> memoryview:
     return cells[begin : begin + _WIDTH]
 
 
-def _reading(head: list[int], pasts: list[list[int]], rows: list[list[int]]) -> Reading:
+def _reading(
+    head: list[int], pasts: list[list[int]], rows: list[list[int]], *, is_counted: bool
+) -> Reading:
     now_ns = time.monotonic_ns()
     slots = []
     for number, past in enumerate(pasts):
@@ -319,8 +351,8 @@ def _reading(head: list[int], pasts: list[list[int]], rows: list[list[int]]) -> 
                 past[Column.STARTS],
                 past[Column.DEATHS],
                 [_process(row, now_ns) for row in living],
-                dict(zip(_NAMES, sums, strict=False)),
-                dict(_histograms(sums)),
+                dict(zip(_NAMES, sums, strict=False)) if is_counted else {},
+                dict(_histograms(sums)) if is_counted else {},
             )
         )
     return Reading(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import anel
-from anel import alias, choices, finding, flags, options, reports, script
+from anel import alias, choices, ctl, finding, flags, options, reports, script
 from anel.application import Application, serve_handlers
 from anel.choices import Starter
 from anel.exceptions import ConfigError, LoadError, RouteError, SetupError
@@ -124,7 +124,7 @@ def dev(**parameters: Any) -> None:
     _run()
 
 
-for _command in (reports.routes, reports.config, reports.doctor):
+for _command in (ctl.ctl, reports.routes, reports.config, reports.doctor):
     main.add_command(_command)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,6 +18,7 @@ from anel.affinity import OFF, Affinity, affinity
 from anel.board import Board
 from anel.companions import Companion
 from anel.concurrency import worker_count
+from anel.control import Control
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
 from anel.heartbeat import show_stacks_when_stuck
@@ -29,6 +31,7 @@ from anel.reloading import Watcher, usual_folders
 from anel.rules import GRACEFUL_S, Lifetime, Rules
 from anel.selection import Selection
 from anel.serving import early_signals
+from anel.socket_path import mode
 from anel.systemd import Notifier, handed_over
 from anel.telling import say
 from anel.watch import DELAY_S, Watch
@@ -51,7 +54,11 @@ class Launch:
     worker_num: int | str | None = None
     max_requests: int | None = None
     max_requests_jitter: int | None = None
+    # Octal numbers.
+    uds_mode: str | None = None
+    umask: str | None = None
     pidfile: str | None = None
+    control: str | None = None
     # How long open requests may take once the server is to end.
     graceful_timeout_ms: int = round(GRACEFUL_S * 1000)
     # How long it goes on before that.
@@ -101,6 +108,7 @@ class Launch:
             self.shutdown_delay_ms,
             self.heartbeat_timeout_ms,
             self.metrics_bind,
+            self.control,
             self.reload,
         )
         return 1 if any(needs_master) else None
@@ -137,7 +145,7 @@ class Launch:
         elif self.forks and self.reload:
             # What the program has done before this would be done no more, whatever it says now.
             rerun.check()
-            self.fork(rerun.run_again, serve_handlers, rerun.source(), outlives_exec=True)
+            self.fork(rerun.run_again, serve_handlers, rerun.source(), survives_exec=True)
         elif self.forks:
             self.fork(lambda: self.serve(work, serve_handlers), serve_handlers)
         else:
@@ -152,12 +160,12 @@ class Launch:
         serve_handlers: Serve,
         source: str | None = None,
         *,
-        outlives_exec: bool = False,
+        survives_exec: bool = False,
     ) -> None:
         """Has workers do this until told to stop: each has a post, so it may call `serve`.
 
         `source` is the application's file or folder, which a reload watches if nothing else is
-        named; `outlives_exec` is for work that is done by another program in the same process. Ends
+        named; `survives_exec` is for work that is done by another program in the same process. Ends
         the process as `serve` does, and with 1 when a worker did not end as it was told to.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -172,7 +180,7 @@ class Launch:
             is_edited=self.reload,
         )
         # What nobody reads is not counted.
-        board = Board(is_counted=self.metrics_bind is not None, outlives_exec=outlives_exec)
+        board = Board(is_counted=self.metrics_bind is not None, survives_exec=survives_exec)
         companions: list[Companion] = []
         if self.reload:
             watcher = self._watcher(source)
@@ -183,9 +191,11 @@ class Launch:
             companions.extend(self.companions(board, serve_handlers))
             return companions
 
-        with self._listening(workers, open_beside) as (listeners, notifier, early):
-            master = Master(listeners, workers, work, notifier, rules, board, companions)
+        control = Control()
+        with self._listening(workers, control, open_beside) as (listeners, notifier, early):
+            master = Master(listeners, workers, work, notifier, rules, board, control, companions)
             code = master.run(early)
+            control.on_ended(code)
         if code != 0:
             raise SystemExit(code)
 
@@ -197,7 +207,10 @@ class Launch:
 
     @contextlib.contextmanager
     def _listening(
-        self, slots: int | None, open_beside: Callable[[], Sequence[Companion]] = tuple
+        self,
+        slots: int | None,
+        control: Control | None = None,
+        open_beside: Callable[[], Sequence[Companion]] = tuple,
     ) -> Iterator[tuple[Listeners, Notifier, Sequence[int]]]:
         """Everything that is done before serving, and undone at its end.
 
@@ -209,12 +222,21 @@ class Launch:
             try:
                 identity = privileges.identity(self.user, self.group)
                 notifier = Notifier()
+                if self.umask is not None:
+                    stack.callback(os.umask, os.umask(mode(self.umask)))
+                if control is not None and self.control is not None:
+                    # Closed last: whoever waits for the end sees it by that.
+                    stack.callback(control.close)
+                    _open_control(control, self.control)
                 listeners = self._listen(slots)
                 stack.callback(listeners.close)
                 for companion in open_beside():
                     stack.callback(companion.shed)
                 stack.enter_context(pid_file(self.pidfile))
                 if identity is not None:
+                    if control is not None:
+                        identity.own(control)
+                    identity.own(listeners)
                     identity.assume()
             except SetupError as error:
                 leave(EXIT_SETUP, str(error))
@@ -232,11 +254,19 @@ class Launch:
 
     def _listen(self, slots: int | None) -> Listeners:
         is_chosen = self.bind or self.fd is not None or self.uds is not None
-        return _listen(self._places(() if is_chosen else handed_over()), slots)
+        path_mode = None if self.uds_mode is None else mode(self.uds_mode)
+        return _listen(self._places(() if is_chosen else handed_over()), slots, path_mode)
 
 
-def _listen(places: Sequence[Place], slots: int | None) -> Listeners:
+def _open_control(control: Control, path: str) -> None:
     try:
-        return Listeners(places, slots)
+        control.open(path)
+    except OSError as error:
+        leave(EXIT_BIND, f"cannot listen on {path}: {error.strerror or error}")
+
+
+def _listen(places: Sequence[Place], slots: int | None, path_mode: int | None = None) -> Listeners:
+    try:
+        return Listeners(places, slots, path_mode)
     except ListenError as error:
         leave(EXIT_BIND, f"cannot listen on {error.place}: {error.strerror}")

@@ -9,7 +9,6 @@ is shared by all slots. Knows nothing of workers.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
@@ -19,14 +18,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anel.exceptions import ConfigError
+from anel.settings import Number, Setting, Text, Words
+from anel.socket_path import PATH_BYTES_MAX, SocketPath, mode
 from anel.steering import steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
 # 5.4).
 BACKLOG = 4096
-
-# Longest path of a Unix socket, in bytes: `sun_path` has 108 with the NUL (unix(7)).
-_PATH_BYTES_MAX = 107
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Place:
             raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
         if path is not None and (not isinstance(path, str) or not path or "\0" in path):
             raise ConfigError(f"uds must be the path of a socket, not {path!r}")
-        if path is not None and len(os.fsencode(path)) > _PATH_BYTES_MAX:
-            raise ConfigError(f"uds must have {_PATH_BYTES_MAX} bytes at most, not {path!r}")
+        if path is not None and len(os.fsencode(path)) > PATH_BYTES_MAX:
+            raise ConfigError(f"uds must have {PATH_BYTES_MAX} bytes at most, not {path!r}")
         for number in self.descriptors:
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ConfigError(f"fd must be the number of a descriptor, not {number!r}")
@@ -122,15 +120,18 @@ class _Opened:
 class Listeners:
     """The listening sockets of a server, by worker slot. The one who opened them closes them."""
 
-    def __init__(self, places: Sequence[Place], slots: int | None = None) -> None:
+    def __init__(
+        self, places: Sequence[Place], slots: int | None = None, path_mode: int | None = None
+    ) -> None:
         """Binds and listens; ListenError when the kernel refuses.
 
-        Without `slots` the sockets are for one process alone.
+        Without `slots` the sockets are for one process alone; without `path_mode` the umask says
+        who may connect to a path.
         """
         # How many slots new connections go to; None for all of them.
         self._steered: int | None = None
-        # Path, device and inode of the sockets that are removed at the end.
-        self._bound: list[tuple[str, int, int]] = []
+        self._path_mode = path_mode
+        self._paths: list[SocketPath] = []
         self._opened: list[_Opened] = []
         try:
             for place in places:
@@ -207,13 +208,14 @@ class Listeners:
         """Closes all of them. A path of ours is free again, unless it is somebody else's now."""
         for opened in self._opened:
             shut(opened.sockets)
-        while self._bound:
-            path, *identity = self._bound.pop()
-            # Whom the server became may not be allowed to; the next one removes it.
-            with contextlib.suppress(OSError):
-                found = os.lstat(path)
-                if [found.st_dev, found.st_ino] == identity:
-                    os.unlink(path)
+        for path in self._paths:
+            path.remove()
+        self._paths = []
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Makes the paths another user's, who may then remove them. OSError if that may not be."""
+        for path in self._paths:
+            path.give_to(uid, gid)
 
     def _open(self, place: Place, slots: int | None) -> None:
         is_shared = bool(place.descriptors) or place.path is not None
@@ -233,10 +235,7 @@ class Listeners:
     def _open_path(self, path: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         try:
-            _remove_stale(path)
-            listener.bind(path)
-            found = os.lstat(path)
-            self._bound.append((os.path.abspath(path), found.st_dev, found.st_ino))
+            self._paths.append(SocketPath(listener, path, self._path_mode))
             _listen(listener)
         except BaseException:
             listener.close()
@@ -304,20 +303,6 @@ def _listen(listener: socket.socket) -> None:
     listener.setblocking(False)
 
 
-def _remove_stale(path: str) -> None:
-    """Removes a socket that nobody listens on any more; anything else stays, and is in the way."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        # A listener with a full queue must not make us wait.
-        probe.setblocking(False)
-        if probe.connect_ex(path) == errno.ECONNREFUSED:
-            os.unlink(path)
-
-
 def _adopt(number: int) -> socket.socket:
     """A socket that somebody else opened; OSError when it is not one to accept from."""
     if not stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -362,3 +347,78 @@ def shut(listeners: Sequence[socket.socket]) -> None:
     """Closes this process's descriptors of some listening sockets."""
     for listener in listeners:
         listener.close()
+
+
+_GROUP = "Where to listen"
+
+# The kernel's own bound (fs.nr_open) is below it.
+_DESCRIPTOR_MAX = 2**31 - 1
+
+OPTIONS: tuple[Setting, ...] = (
+    Words(
+        name="bind",
+        key="bind",
+        flags=("-b",),
+        group=_GROUP,
+        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
+        " several times, and goes before the others here.",
+        check=lambda words: [Place.at(word) for word in words],
+        kind="PLACE",
+        repeatable=True,
+        default=(),
+    ),
+    Text(
+        name="host",
+        key="host",
+        flags=("-H",),
+        group=_GROUP,
+        help="Address to listen on.",
+        kind="ADDRESS",
+        default="127.0.0.1",
+        # Japronto's, as is its port.
+        default_of_run="0.0.0.0",
+        may_be_empty=True,
+        wanted="a str",
+    ),
+    Number(
+        name="port",
+        key="port",
+        flags=("-p",),
+        group=_GROUP,
+        help="Port; 0 picks one.",
+        foreign=("PORT",),
+        default=8000,
+        default_of_run=8080,
+        minimum=0,
+        maximum=65535,
+        wanted="a number from 0 to 65535",
+    ),
+    Text(
+        name="uds",
+        key="uds",
+        group=_GROUP,
+        help="Listen on a Unix socket instead.",
+        kind="PATH",
+        wanted="the path of a socket",
+    ),
+    Text(
+        name="uds_mode",
+        key="uds-mode",
+        group=_GROUP,
+        help="Who may connect to Unix sockets, as an octal number such as 660; default: whom the"
+        " umask leaves.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
+    ),
+    Number(
+        name="fd",
+        key="fd",
+        group=_GROUP,
+        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
+        " as they come.",
+        minimum=0,
+        maximum=_DESCRIPTOR_MAX,
+        wanted="the number of a descriptor",
+    ),
+)

@@ -21,6 +21,34 @@ from contextvars import ContextVar
 from types import ModuleType
 
 from anel.exceptions import LoadError
+from anel.settings import Setting, Switch, Text
+
+OPTIONS: tuple[Setting, ...] = (
+    Text(
+        name="app",
+        key="app",
+        group="Which application",
+        help="What to serve.",
+        kind="APP",
+        is_argument=True,
+        wanted="module:attribute or file.py",
+    ),
+    Switch(
+        name="factory",
+        key="factory",
+        group="Which application",
+        help="APP is a function that makes the application; APP() says the same.",
+        default=False,
+    ),
+    Text(
+        name="app_dir",
+        key="app-dir",
+        group="Which application",
+        help="Folder in which APP is looked for first; default: the working directory.",
+        kind="PATH",
+        wanted="the path of a folder",
+    ),
+)
 
 _loading: ContextVar[bool] = ContextVar("anel_loading", default=False)
 

@@ -9,9 +9,23 @@ from __future__ import annotations
 import logging
 
 from anel.choices import Chosen, Layer
+from anel.settings import Choice, Setting
 from anel.telling import complain
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+
+OPTIONS: tuple[Setting, ...] = (
+    Choice(
+        name="log_level",
+        key="log-level",
+        group="Logs",
+        help=f"What the library logs, from {', '.join(LEVELS)} on: on stderr, unless the"
+        " application has configured logging.",
+        names=LEVELS,
+        kind="LEVEL",
+        default="info",
+    ),
+)
 
 _logger = logging.getLogger("anel")
 

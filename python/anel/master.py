@@ -14,24 +14,27 @@ import functools
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from anel.board import Board, State
 from anel.child import PARENTS
 from anel.companions import Companion, Companions
 from anel.concurrency import WORKERS_MAX
+from anel.control import Control
 from anel.exceptions import SetupError
 from anel.failures import EXIT_SETUP
-from anel.forking import Child, ending, fork, reap_orphans
-from anel.heartbeat import Heartbeats, show_stacks_when_stuck
+from anel.forking import Child, ending, reap_orphans
+from anel.heartbeat import Heartbeats
 from anel.listener import Listeners
 from anel.noting import Signals
-from anel.post import Word, WorkerPost, take
+from anel.post import Word
 from anel.rolling import Roll
 from anel.rules import Rules
 from anel.slots import Slot, Slots
+from anel.starting import Starter
+from anel.status import status
 from anel.systemd import Notifier
 from anel.telling import complain, say
 
@@ -57,14 +60,17 @@ class Master:
         notifier: Notifier,
         rules: Rules,
         board: Board,
+        control: Control,
         companions: Sequence[Companion] = (),
     ) -> None:
         """Takes the sockets of all slots, and what a worker does once it has its post.
 
-        The board tells others how the server does.
+        The board tells others how the server does; who asks for it, and gives orders, comes in on
+        the control socket.
         """
         self._listeners = listeners
-        self._work = work
+        self._starter = Starter(listeners, rules, board, work)
+        self._control = control
         self._notifier = notifier
         self._rules = rules
         self._board = board
@@ -90,7 +96,7 @@ class Master:
             self._signals.note(early)
             self._board.note_master(os.getpid())
             self._board.note_wanted(self._slots.wanted)
-            self._companions.start_due(self._shed_all)
+            self._companions.start_due(self._shed_of_companion)
             # Alone: what is wrong with the application is said once.
             self._slots.first().start_at = 0.0
             while not self._has_ended():
@@ -115,13 +121,22 @@ class Master:
     # What may be asked of it, by a signal or a companion.
 
     @property
+    def is_ending(self) -> bool:
+        """Whether somebody has told it to end."""
+        return self._state in (State.DRAINING, State.STOPPING)
+
+    def report(self) -> dict[str, Any]:
+        """How the server does."""
+        return status(self._board.read(), self._listeners.addresses())
+
+    @property
     def awaits_change(self) -> bool:
         """Whether a worker could not start, and nobody tries again before the next reload."""
         return self._awaits_change
 
     def reload(self) -> None:
         """Replaces all workers, one slot after the other, by new ones that find what is there."""
-        if self._state in (State.DRAINING, State.STOPPING):
+        if self.is_ending:
             return
         say("Reload request received")
         if self._rules.is_edited:
@@ -133,7 +148,7 @@ class Master:
 
     def reload_at_once(self) -> None:
         """The same, and who is about to start begins anew."""
-        if self._state in (State.DRAINING, State.STOPPING):
+        if self.is_ending:
             return
         self._awaits_change = False
         for slot in self._slots:
@@ -146,7 +161,7 @@ class Master:
 
     def scale(self, workers: int) -> None:
         """Has so many workers from now on. Raises SetupError for what cannot be."""
-        if self._state in (State.DRAINING, State.STOPPING):
+        if self.is_ending:
             raise SetupError(None, "the server is about to end")
         if not 1 <= workers <= WORKERS_MAX:
             raise SetupError(None, f"there can be from 1 to {WORKERS_MAX} workers, not {workers}")
@@ -204,11 +219,13 @@ class Master:
             if worker.channel.fileno() >= 0:
                 yield worker.channel.fileno(), functools.partial(self._hear, slot, worker)
         yield from self._companions.watched(self)
+        yield from self._control.watched(self)
 
     def _due(self) -> Iterator[float | None]:
         """When something is to be done."""
         yield from (worker.kill_at for _, worker in self._slots.workers())
         yield from self._companions.due()
+        yield from self._control.due()
         if self._notifier.beat_every_s is not None:
             yield self._alive_at
         if self._state is State.STOPPING:
@@ -305,11 +322,13 @@ class Master:
         elif self._roll.is_wanted_again:
             self._begin_roll()
         elif self._state is State.SERVING:
+            self._control.on_rolled(None)
             self._notifier.ready()
 
     def _begin_to_end(self) -> None:
         """Has everybody drain."""
         self._enter(State.STOPPING)
+        self._control.on_rolled("the server ends")
         self._end_workers(self._rules.graceful_s + _SHUTDOWN_S)
 
     def _end_workers(self, seconds: float) -> None:
@@ -368,17 +387,21 @@ class Master:
             self._fail()
             return
         is_rolling = slot in self._roll
-        self._roll.abandon()
+        self._abandon_roll()
         if is_rolling and slot.serving is not None:
             complain("anel: the workers stay as they are")
             self._go_on_rolling()
             return
         slot.start_at = time.monotonic() + slot.back_off.pause_s(0.0)
 
+    def _abandon_roll(self) -> None:
+        self._roll.abandon()
+        self._control.on_rolled("a new worker cannot start; the others stay as they are")
+
     def _await_change(self) -> None:
         """Leaves things as they are until the next save, which may mend them."""
         self._awaits_change = True
-        self._roll.abandon()
+        self._abandon_roll()
         before = "" if self._slots.serve_nobody() else "the last version goes on; "
         complain(f"anel: {before}waiting for a file to change")
         self._go_on_rolling()
@@ -422,13 +445,15 @@ class Master:
             self._alive_at = now + self._notifier.beat_every_s
         if self._state is not State.STOPPING:
             self._heartbeats.end_stuck(self._slots.serving())
-        self._companions.start_due(self._shed_all)
+        self._companions.start_due(self._shed_of_companion)
         for slot in self._slots:
             if slot.start_at is not None and slot.start_at <= now and self._may_start(slot):
+                slot.start_at = None
                 self._start(slot)
         self._companions.kill_due()
         for _, worker in self._slots.workers():
             worker.kill_if_due()
+        self._control.close_silent()
 
     def _may_start(self, slot: Slot) -> bool:
         """Whether a worker that is due is let begin."""
@@ -436,41 +461,24 @@ class Master:
         return is_free and self._state is not State.STOPPING
 
     def _start(self, slot: Slot) -> None:
-        slot.start_at = None
-        terms = self._rules.draw()
-        row = self._board.enter(slot.number)
-
-        def work(channel: socket.socket) -> None:
-            self._rules.affinity.pin(slot.number)
-            if terms.beat_every_s is not None:
-                show_stacks_when_stuck()
-            take(WorkerPost(self._listeners.of(slot.number), channel, row, terms))
-            self._work()
-
-        def shed() -> None:
-            self._shed()
-            self._listeners.keep(slot.number)
-            self._companions.shed()
-
         try:
-            worker = fork(work, shed)
+            slot.starting = self._starter.start(slot.number, self._shed_of_worker)
         except OSError as error:
-            self._board.leave(row, died=False)
             complain(f"anel: cannot start a worker: {error.strerror}")
             self._on_failed_start(slot)
-            return
-        worker.row = row
-        row.note_pid(worker.pid)
-        slot.starting = worker
 
     def _shed(self) -> None:
         """Closes, in a child, what is the master's alone."""
         for _, worker in self._slots.workers():
             worker.channel.close()
         self._signals.close()
+        self._control.shed()
 
-    def _shed_all(self) -> None:
-        """Closes, in a child that is no worker, the sockets of all slots, too."""
+    def _shed_of_worker(self) -> None:
+        self._shed()
+        self._companions.shed()
+
+    def _shed_of_companion(self) -> None:
         self._shed()
         self._listeners.keep(None)
 

@@ -8,6 +8,7 @@ are served: it is handed what does it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -30,6 +31,10 @@ Serve: TypeAlias = Callable[[Post, Handlers], None]
 # Whoever asks every few seconds loses nothing by a new connection, and an observer whose
 # connections are never idle ends at once.
 _CLOSE = {"Connection": "close"}
+
+# Who takes longer than this to send a request or to take an answer loses it when the server ends:
+# less than a companion may take for its end.
+_GRACEFUL_S = 0.5
 
 # How a server that does not serve is told from one that does.
 _DOINGS = {
@@ -97,7 +102,10 @@ class Observer(Companion):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _nothing)
         handlers = {"/metrics": self._metrics, "/health": self._health, "/ready": self._ready}
-        self._serve(_ObserverPost(self._listeners.of(0), channel), handlers)
+        post = _ObserverPost(self._listeners.of(0), channel)
+        # What becomes of its own connections is not what people are told of the server's.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self._serve(post, handlers)
 
     def on_message(self, message: bytes, orders: Orders) -> None:
         """It says nothing."""
@@ -146,7 +154,7 @@ class _ObserverPost(WorkerPost):
     signals = ()
 
     def __init__(self, listeners: list[socket.socket], channel: socket.socket) -> None:
-        super().__init__(listeners, channel, Row.unseen(), Terms())
+        super().__init__(listeners, channel, Row.unseen(), Terms(graceful_s=_GRACEFUL_S))
 
     def announce(self) -> None:
         """Nobody waits for it."""

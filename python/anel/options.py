@@ -3,8 +3,9 @@
 An entry of `OPTIONS` is an option of the command line with its help, a variable of the environment,
 a key of `[tool.anel]`, a keyword of `Application.run()` (its type is in `RunOptions`) and a line of
 `anel config`. Who heeds it asks `Choices` for it by name; a field of `Launch` is filled by its name
-alone. `APPLICATION` has what the commands alone have, to find an application. Refuses to know what
-an option does.
+alone. Modules declare the options that they are about, as in `listener.OPTIONS`; the others are
+declared here. `APPLICATION` has what the commands alone have, to find an application. Refuses to
+know what an option does.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from anel import affinity, choices, proxies
-from anel.access_log import FORMATS, LogPath, Share
+from anel import access_log, affinity, choices, listener, loading, logs, proxies
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
 from anel.limits import LIMITS
 from anel.listener import Place
-from anel.logs import LEVELS
 from anel.loops import LOOPS
-from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
 from anel.rules import GRACEFUL_S
 from anel.selection import Pattern
 from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Unit, Words
+from anel.socket_path import mode
 from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
@@ -34,21 +33,15 @@ if TYPE_CHECKING:
 
 REACTORS = ("auto", "io_uring", "epoll")
 
-FINDING = "Which application"
-LISTENING = "Where to listen"
 PROCESSES = "Processes"
 RELOADING = "While you edit"
 WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
-LOGS = "Logs"
-PROXIES = "Proxies in front"
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
 # Longer is a slip of the keyboard.
 _DAY_MS = 24 * 3600 * 1000
-# The kernel's own bound (fs.nr_open) is below it.
-_DESCRIPTOR_MAX = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,19 +54,6 @@ class _Loop(Choice):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Affinity(Text):
-    """Processors."""
-
-    def parse(self, value: object, place: str) -> str:
-        """The text, if it names any."""
-        text = str(super().parse(value, place))
-        try:
-            affinity.parse(text)
-        except ConfigError as error:
-            raise ConfigError(f"{place} {error}") from None
-        return text
-
-
 class _Address(Text):
     """Where to listen, in one word."""
 
@@ -87,90 +67,17 @@ class _Address(Text):
         return text
 
 
-def _finding() -> Iterable[Setting]:
-    yield Text(
-        name="app",
-        key="app",
-        group=FINDING,
-        help="What to serve.",
-        kind="APP",
-        is_argument=True,
-        wanted="module:attribute or file.py",
-    )
-    yield Switch(
-        name="factory",
-        key="factory",
-        group=FINDING,
-        help="APP is a function that makes the application; APP() says the same.",
-        default=False,
-    )
-    yield Text(
-        name="app_dir",
-        key="app-dir",
-        group=FINDING,
-        help="Folder in which APP is looked for first; default: the working directory.",
-        kind="PATH",
-        wanted="the path of a folder",
-    )
-
-
-def _listening() -> Iterable[Setting]:
-    yield Words(
-        name="bind",
-        key="bind",
-        flags=("-b",),
-        group=LISTENING,
-        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
-        " several times, and goes before the others here.",
-        check=lambda words: [Place.at(word) for word in words],
-        kind="PLACE",
-        repeatable=True,
-        default=(),
-    )
-    yield Text(
-        name="host",
-        key="host",
-        flags=("-H",),
-        group=LISTENING,
-        help="Address to listen on.",
-        kind="ADDRESS",
-        default="127.0.0.1",
-        # Japronto's, as is its port.
-        default_of_run="0.0.0.0",
-        may_be_empty=True,
-        wanted="a str",
-    )
-    yield Number(
-        name="port",
-        key="port",
-        flags=("-p",),
-        group=LISTENING,
-        help="Port; 0 picks one.",
-        foreign=("PORT",),
-        default=8000,
-        default_of_run=8080,
-        minimum=0,
-        maximum=65535,
-        wanted="a number from 0 to 65535",
-    )
-    yield Text(
-        name="uds",
-        key="uds",
-        group=LISTENING,
-        help="Listen on a Unix socket instead.",
+# What `anel ctl` needs to find a server.
+CONTROL: tuple[Setting, ...] = (
+    Text(
+        name="control",
+        key="control",
+        group=PROCESSES,
+        help="Unix socket on which `anel ctl` talks to the server.",
         kind="PATH",
         wanted="the path of a socket",
-    )
-    yield Number(
-        name="fd",
-        key="fd",
-        group=LISTENING,
-        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
-        " as they come.",
-        minimum=0,
-        maximum=_DESCRIPTOR_MAX,
-        wanted="the number of a descriptor",
-    )
+    ),
+)
 
 
 def _processes() -> Iterable[Setting]:
@@ -240,13 +147,15 @@ def _processes() -> Iterable[Setting]:
         can_be_off=True,
         default=0,
     )
-    yield _Affinity(
+    yield Text(
         name="affinity",
         key="affinity",
         group=PROCESSES,
         help="Keep every worker on one processor: those of the list in turn, such as 0-3,6, or with"
         " auto all that there are.",
+        check=affinity.parse,
         kind="off|auto|LIST",
+        wanted="off, auto or a list of processors",
         default=affinity.OFF,
     )
     yield Text(
@@ -256,6 +165,17 @@ def _processes() -> Iterable[Setting]:
         help="Has the number of the server's process in it.",
         kind="PATH",
         wanted="the path of a file",
+    )
+    yield from CONTROL
+    yield Text(
+        name="umask",
+        key="umask",
+        group=PROCESSES,
+        help="What others may not do with the files that the server makes, as an octal number such"
+        " as 027.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
     )
     yield Text(
         name="user",
@@ -369,79 +289,17 @@ def _handlers() -> Iterable[Setting]:
     )
 
 
-def _logs() -> Iterable[Setting]:
-    yield Choice(
-        name="log_level",
-        key="log-level",
-        group=LOGS,
-        help=f"What the library logs, from {', '.join(LEVELS)} on: on stderr, unless the"
-        " application has configured logging.",
-        names=LEVELS,
-        kind="LEVEL",
-        default="info",
-    )
-    yield LogPath(
-        name="access_log",
-        key="access-log",
-        group=LOGS,
-        help="Log every request to a file that is appended to, or to stdout.",
-    )
-    yield Choice(
-        name="access_log_format",
-        key="access-log-format",
-        group=LOGS,
-        help="The combined log format with the duration behind it, or a JSON object a line.",
-        names=FORMATS,
-        default="text",
-    )
-    yield Share(
-        name="access_log_sample",
-        key="access-log-sample",
-        group=LOGS,
-        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
-        default=1.0,
-    )
-
-
-def _proxies() -> Iterable[Setting]:
-    yield Words(
-        name="trusted_proxies",
-        key="trusted-proxies",
-        group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas; unix is"
-        " whoever connects over a Unix socket.",
-        check=proxies.believed,
-        kind="NETWORK,...",
-        default=(),
-    )
-    yield Words(
-        name="proxy_headers",
-        key="proxy-headers",
-        group=PROXIES,
-        help=f"What they set: {', '.join(PROXY_HEADERS)}.",
-        check=proxies.fields,
-        kind="FIELD,...",
-        default=PROXY_HEADERS_DEFAULT,
-    )
-    yield Switch(
-        name="proxy_protocol",
-        key="proxy-protocol",
-        group=PROXIES,
-        help="Only they connect, and begin with a header of the PROXY protocol.",
-        default=False,
-    )
-
-
-APPLICATION: tuple[Setting, ...] = (*_finding(),)
+APPLICATION = loading.OPTIONS
 
 OPTIONS: tuple[Setting, ...] = (
-    *_listening(),
+    *listener.OPTIONS,
     *_processes(),
     *_reloading(),
     *_watching(),
     *_handlers(),
-    *_logs(),
-    *_proxies(),
+    *logs.OPTIONS,
+    *access_log.OPTIONS,
+    *proxies.OPTIONS,
     *LIMITS,
 )
 
@@ -472,6 +330,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | str | None
     bind: str | Iterable[str] | None
     uds: str | None
+    uds_mode: str | None
     fd: int | None
     max_requests: int | str | None
     max_requests_jitter: int | None
@@ -480,6 +339,8 @@ class RunOptions(TypedDict, total=False):
     timeout_heartbeat: float | str | None
     affinity: str | None
     pidfile: str | None
+    control: str | None
+    umask: str | None
     user: str | int | None
     group: str | int | None
     reload_dir: str | Iterable[str] | None

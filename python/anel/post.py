@@ -179,7 +179,7 @@ def _take_over(told: dict[str, Any]) -> None:
     if told["pid"] != os.getpid():
         return
     listeners = [_inherited(number) for number in told["listeners"]]
-    row, terms = Row.inherited(told["row"]), Terms(**told["terms"])
+    row, terms = Row.taken_over(told["row"]), Terms(**told["terms"])
     take(WorkerPost(listeners, _inherited(told["channel"]), row, terms))
     if threading.current_thread() is threading.main_thread():
         # Until now it was ignored, which programs that handlers start would inherit.

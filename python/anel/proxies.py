@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from anel.exceptions import ConfigError
+from anel.settings import Setting, Switch, Words
 
 # What a proxy may say of the client. The first and the last exclude each other: a proxy that writes
 # one of them hands on what the client wrote into the other.
@@ -18,7 +19,7 @@ PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "forwarded")
 
 # What nearly every proxy writes. The others are passed on unchanged by proxies that do not know of
 # them, so they are believed only where somebody says that they may be.
-PROXY_HEADERS_DEFAULT = ("x-forwarded-for",)
+_PROXY_HEADERS_DEFAULT = ("x-forwarded-for",)
 
 # The word for everybody who connects over a Unix socket: such a peer has no address.
 _UNIX: Literal["unix"] = "unix"
@@ -84,3 +85,35 @@ def _hint(text: str) -> str:
     if text.lower().startswith("unix") or text.startswith(("/", "@")):
         return "; unix, without a path, is everybody who connects over a Unix socket"
     return ""
+
+
+_GROUP = "Proxies in front"
+
+OPTIONS: tuple[Setting, ...] = (
+    Words(
+        name="trusted_proxies",
+        key="trusted-proxies",
+        group=_GROUP,
+        help="Addresses and networks of the proxies that are believed, with commas; unix is"
+        " whoever connects over a Unix socket.",
+        check=believed,
+        kind="NETWORK,...",
+        default=(),
+    ),
+    Words(
+        name="proxy_headers",
+        key="proxy-headers",
+        group=_GROUP,
+        help=f"What they set: {', '.join(PROXY_HEADERS)}.",
+        check=fields,
+        kind="FIELD,...",
+        default=_PROXY_HEADERS_DEFAULT,
+    ),
+    Switch(
+        name="proxy_protocol",
+        key="proxy-protocol",
+        group=_GROUP,
+        help="Only they connect, and begin with a header of the PROXY protocol.",
+        default=False,
+    ),
+)

@@ -237,6 +237,8 @@ class Text(Setting):
     """A word; with `may_be_number` a number is as good. `kind` stands for it in the help."""
 
     kind: str = "TEXT"
+    # Raises ConfigError, which says what the word must be, or does wrongly, after its place.
+    check: Callable[[str], object] | None = None
     may_be_number: bool = False
     may_be_empty: bool = False
 
@@ -248,6 +250,11 @@ class Text(Setting):
     def parse(self, value: object, place: str) -> str | int:
         """The text, unchanged."""
         if isinstance(value, str) and (value or self.may_be_empty) and "\0" not in value:
+            if self.check is not None:
+                try:
+                    self.check(value)
+                except ConfigError as error:
+                    raise ConfigError(f"{place} {error}") from None
             return value
         if isinstance(value, int) and not isinstance(value, bool) and self.may_be_number:
             return value

@@ -157,7 +157,9 @@ impl Connection {
 
     /// Whether parsing has to wait until some of what is owed has left.
     pub(super) fn owes_too_much(&self, limits: &Limits) -> bool {
-        let owed = self.out.len() + self.in_flight_bytes + self.queue.ready_bytes();
+        // What is recorded of requests may be more than the answers: it waits for the peer, too.
+        let recorded = self.journal.as_ref().map_or(0, |journal| journal.bytes());
+        let owed = self.out.len() + self.in_flight_bytes + self.queue.ready_bytes() + recorded;
         self.queue.len() >= limits.pipeline_depth_max as usize
             || owed >= limits.owed_bytes_max as usize
     }

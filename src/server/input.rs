@@ -447,9 +447,11 @@ impl Connection {
                 &held_back
             };
             let begins_at = direct.then(|| self.output_at() - written.len() as u64);
-            let answer = (recorder.read(written), begins_at);
-            let recorder = (recorder, desk.begun_us);
-            self.record_request(&request, &decision, answer, recorder, handler);
+            if let Some((written, chosen)) = recorder.choose(written) {
+                let answer = (written, chosen, begins_at);
+                let recorder = (recorder, desk.begun_us);
+                self.record_request(&request, &decision, answer, recorder, handler);
+            }
         }
         match decision {
             Decision::Answered { close } => {

@@ -45,6 +45,14 @@ pub(super) struct Written {
     bytes: u64,
 }
 
+/// Whether an exchange is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chosen {
+    Told,
+    /// It is kept as long as its answer may turn out to be a failure.
+    IfItFails,
+}
+
 #[derive(Debug)]
 struct Entry {
     /// Its number on the connection, as far as that is unique: see `ExchangeId`.
@@ -59,8 +67,7 @@ struct Entry {
     /// Bytes of the body before they were put in chunks.
     body_bytes: u64,
     is_complete: bool,
-    /// Whether it is told. If not, it is kept as long as its answer may turn out to be a failure.
-    is_chosen: bool,
+    chosen: Chosen,
     outcome: Outcome,
 }
 
@@ -73,6 +80,18 @@ impl Recorder {
         }
     }
 
+    /// What was written in answer to a request, if it is to be recorded. Nothing is an answer that
+    /// is to come, and may be a failure.
+    pub(super) fn choose(&mut self, written: &[u8]) -> Option<(Written, Chosen)> {
+        if self.sampling.chooses() {
+            return Some((self.read(written), Chosen::Told));
+        }
+        if written.is_empty() {
+            return Some((Written::default(), Chosen::IfItFails));
+        }
+        Sampling::is_failure(status(written)).then(|| (self.read(written), Chosen::Told))
+    }
+
     /// What was written: nothing, a whole answer, or the head of one, perhaps behind a 100.
     pub(super) fn read(&self, written: &[u8]) -> Written {
         let lead = if written.starts_with(CONTINUE) {
@@ -83,20 +102,21 @@ impl Recorder {
         let answer = &written[lead..];
         let end = self.empty_line.find(answer);
         Written {
-            status: answer.get(9..12).and_then(number).unwrap_or(0),
+            status: status(answer),
             head_bytes: (lead + end.map_or(answer.len(), |at| at + 4)) as u64,
             bytes: written.len() as u64,
         }
     }
 }
 
-/// The three digits of a status line.
-fn number(digits: &[u8]) -> Option<u16> {
-    let digits = digits.iter().map(|digit| match digit {
-        b'0'..=b'9' => Some(u16::from(digit - b'0')),
-        _ => None,
-    });
-    digits.reduce(|all, digit| Some(all? * 10 + digit?))?
+/// The three digits of a status line; 0 for what is none.
+fn status(answer: &[u8]) -> u16 {
+    match answer.get(9..12) {
+        Some(digits) if digits.iter().all(u8::is_ascii_digit) => digits
+            .iter()
+            .fold(0, |status, digit| status * 10 + u16::from(digit - b'0')),
+        _ => 0,
+    }
 }
 
 impl Connection {
@@ -117,15 +137,10 @@ impl Connection {
         &mut self,
         request: &Request<'_>,
         decision: &Decision,
-        (written, begins_at): (Written, Option<u64>),
+        (written, chosen, begins_at): (Written, Chosen, Option<u64>),
         (recorder, begun_us): (&mut Recorder, u64),
         handler: &mut H,
     ) {
-        let is_chosen = recorder.sampling.chooses() || Sampling::is_failure(written.status);
-        let is_late = matches!(decision, Decision::Later);
-        if !is_chosen && !is_late {
-            return;
-        }
         let sender = Sender {
             exchange: request.exchange,
             socket: request.socket,
@@ -136,11 +151,11 @@ impl Connection {
             begun_us,
             client: handler.client(sender),
             asked: KeptAsked::default(),
-            begins_at: begins_at.filter(|_| !is_late),
+            begins_at: begins_at.filter(|_| written.bytes > 0),
             answer: written,
             body_bytes: written.bytes - written.head_bytes,
             is_complete: matches!(decision, Decision::Answered { .. }),
-            is_chosen,
+            chosen,
             outcome: Outcome::Whole,
         };
         let asked = Asked::of(request.head, request.head_bytes);
@@ -181,7 +196,7 @@ impl Connection {
             answer: Written { status, ..written },
             body_bytes: written.bytes - written.head_bytes,
             is_complete: true,
-            is_chosen: true,
+            chosen: Chosen::Told,
             outcome: Outcome::Refused(error),
         };
         let asked = head.map_or_else(|| Asked::guess(bytes), |head| Asked::of(head, bytes));
@@ -202,7 +217,9 @@ impl Connection {
             entry.answer = written;
             entry.body_bytes = written.bytes - written.head_bytes;
             entry.is_complete = framing.is_none();
-            entry.is_chosen |= Sampling::is_failure(written.status);
+            if Sampling::is_failure(written.status) {
+                entry.chosen = Chosen::Told;
+            }
         }
     }
 
@@ -307,6 +324,11 @@ impl Recorder {
 }
 
 impl Journal {
+    /// How many bytes of requests it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len() - self.text_at
+    }
+
     fn push(&mut self, mut entry: Entry, asked: Asked<'_>) {
         entry.asked = asked.keep(&mut self.text);
         self.entries.push_back(entry);
@@ -372,7 +394,7 @@ impl Entry {
         now_us: u64,
         handler: &mut H,
     ) {
-        if !self.is_chosen {
+        if self.chosen == Chosen::IfItFails {
             return;
         }
         let body_at = self.begins_at.map(|at| at + self.answer.head_bytes);

@@ -832,3 +832,9 @@ def counters(server: Server) -> dict[str, int]:
     """What the worker has counted."""
     found: dict[str, int] = server.ask(get("/counters")).value
     return found
+
+
+def test_the_page_lists_every_key_in_its_order() -> None:
+    page = pathlib.Path(__file__).parents[2] / "src/python/ACCESS_LOG.md"
+
+    assert re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE) == KEYS

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -191,6 +195,60 @@ def test_a_board_that_is_not_counted_has_rows_without_counters() -> None:
     assert len(row.cells) > Column.BEAT_NS
 
 
+def test_a_row_is_found_again_after_another_program_was_executed(tmp_path: pathlib.Path) -> None:
+    board = Board(survives_exec=True)
+    row = board.enter(0)
+    told = row.hand_over()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, sys\n"
+        "from anel.board import Row, State\n"
+        "row = Row.taken_over(json.loads(sys.argv[1]))\n"
+        "row.counted[0] = 42\n"
+        "row.note_state(State.SERVING)\n"
+    )
+    assert told is not None
+
+    command = [sys.executable, str(program), json.dumps(told)]
+    subprocess.run(command, check=True, pass_fds=[told["descriptor"]])
+
+    (process,) = board.read().processes()
+    assert process.state is State.SERVING
+    assert total(board, NAMES[0]) == 42
+
+
+def test_a_row_in_memory_alone_is_not_seen_by_the_next_program() -> None:
+    told = Board().enter(0).hand_over()
+
+    assert told is None
+    assert Row.taken_over(told).counted is None
+
+
+def test_a_reading_can_be_told_in_json() -> None:
+    board = Board()
+    row = board.enter(0)
+    row.note_pid(4711)
+    count(row, "requests_total", 3)
+
+    told = json.loads(json.dumps(board.read().described()))
+
+    assert (told["state"], told["pid"], told["workers_wanted"]) == ("starting", 0, 0)
+    (slot,) = told["workers"]
+    assert (slot["worker"], slot["starts"], slot["deaths"]) == (0, 1, 0)
+    assert slot["counters"]["requests_total"] == 3
+    (process,) = slot["processes"]
+    assert (process["pid"], process["state"], process["beat_age_s"]) == (4711, "starting", None)
+
+
+def test_nothing_is_told_of_counters_that_nobody_counts() -> None:
+    board = Board(is_counted=False)
+    board.enter(0)
+
+    (slot,) = board.read().described()["workers"]
+
+    assert slot["counters"] == {}
+
+
 @pytest.mark.parametrize(
     ("row", "error"),
     [
@@ -217,29 +275,3 @@ def test_a_worker_publishes_what_it_counts() -> None:
     numbers = board.read().slots[0].numbers
     assert set(counters) < set(numbers)
     assert numbers["waits_total"] >= counters["waits_total"] == 1
-
-
-def test_a_row_is_found_again_by_the_next_program_of_its_process() -> None:
-    board = Board(outlives_exec=True)
-    told = board.enter(2).hand_over()
-    assert told is not None
-    assert os.get_inheritable(told["file"])
-
-    # As that program would have it: a descriptor of its own.
-    row = Row.inherited({**told, "file": os.dup(told["file"])})
-    count(row, "requests_total", 3)
-    row.note_pid(4711)
-
-    assert total(board, slot=2) == 3
-    assert [process.pid for process in board.read().processes()] == [4711]
-    assert row.counted is not None
-
-
-def test_a_row_of_anonymous_memory_is_not_found_again() -> None:
-    assert Board().enter(0).hand_over() is None
-    assert Row.unseen().hand_over() is None
-
-    row = Row.inherited(None)
-    row.note_state(State.SERVING)
-
-    assert row.counted is None

@@ -10,13 +10,22 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import yaml
+from anel import master, rules
 from anel.cli import main
+from conftest import DEADLINE_S, Serve
 
 ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = """
+    from anel import Application
+    app = Application()
+"""
+
 DEPLOY = ROOT / "deploy"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -80,6 +89,22 @@ def test_the_image_starts_what_there_is() -> None:
     )
 
 
+def test_the_image_is_healthy_while_it_serves(serve: Serve) -> None:
+    command = json.loads(said_last("HEALTHCHECK").partition(" CMD ")[2])
+    server = serve(PROGRAM, "--metrics-bind", "127.0.0.1:0")
+    port = server.wait_for_line(r"^Metrics at http://127\.0\.0\.1:(\d+)/metrics$")[1]
+
+    def ask() -> int:
+        asked = [word.replace(":9000/", f":{port}/") for word in command[1:]]
+        ended = subprocess.run([sys.executable, *asked], capture_output=True, timeout=DEADLINE_S)
+        return ended.returncode
+
+    while_serving = ask()
+    assert server.stop() == 0
+
+    assert (command[0], while_serving, ask()) == ("python", 0, 1)
+
+
 def test_the_image_is_nobody_elses_and_not_roots() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", said_last("USER"))
     assert said_last("STOPSIGNAL") == "SIGTERM"
@@ -120,6 +145,17 @@ def test_the_pod_starts_what_there_is(container: dict[str, Any]) -> None:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports["http"] == said["port"]
     assert str(ports["metrics"]) == said["metrics_bind"].rpartition(":")[2]
+
+
+def test_the_pod_has_time_to_end(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    said = understood(container["args"])
+    delay_s, graceful_s = said["shutdown_delay_ms"] / 1000, rules.GRACEFUL_S
+
+    # The kubelet has to have seen that it is not ready any more before it refuses anybody.
+    probe = container["readinessProbe"]
+    assert delay_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    hooks_s = master._SHUTDOWN_S
+    assert pod["terminationGracePeriodSeconds"] > delay_s + graceful_s + hooks_s
 
 
 def test_the_probes_ask_who_knows(container: dict[str, Any]) -> None:

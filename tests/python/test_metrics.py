@@ -580,6 +580,7 @@ def test_a_slow_scraper_hurts_nobody(serve: Serve) -> None:
         assert ask(server, "/metrics").status == 200
         assert server.ask(get("/")).status == 200
         assert server.stop() == 0
+    assert server.lines[2:] == ["Termination request received"]
 
 
 def test_an_observer_that_dies_is_replaced_and_knows_what_was(serve: Serve) -> None:
@@ -637,6 +638,20 @@ def test_a_program_may_ask_for_metrics_itself(tmp_path: pathlib.Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_program_that_is_executed_again_by_a_reload_publishes_too(
+    tmp_path: pathlib.Path,
+) -> None:
+    program = tmp_path / "program.py"
+    run = "app.run('127.0.0.1', 0, reload=True, metrics_bind='127.0.0.1:0')\n"
+    program.write_text(textwrap.dedent(PROGRAM) + run)
+    with contextlib.ExitStack() as stack:
+        server = start_server(stack, [sys.executable, str(program)])
+        server.ask(get("/"))
+
+        wait_for_total(server, "anel_requests_total", 1)
+        assert server.stop() == 0
+
+
 def test_the_options_of_the_server_are_not_the_observers(serve: Serve) -> None:
     server = serve(PROGRAM, *BESIDE, ANEL_PROXY_PROTOCOL="1", ANEL_TRUSTED_PROXIES="127.0.0.1")
 
@@ -671,7 +686,7 @@ def test_what_is_no_address_is_refused(where: str, tmp_path: pathlib.Path) -> No
 
     assert code == 2
     assert "--metrics-bind" in printed
-    assert "HOST:PORT, [ADDRESS]:PORT or unix:PATH" in printed
+    assert "must be HOST:PORT" in printed
 
 
 def test_without_the_option_nothing_is_measured(

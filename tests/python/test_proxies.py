@@ -231,6 +231,17 @@ def test_the_environment_may_name_unix_sockets(
     assert shown["client"] == "192.0.2.1"
 
 
+def test_the_application_may_name_unix_sockets(serve_at: Serve, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "socket")
+    source = PROGRAM.replace("Application()", "Application(trusted_proxies=['unix'])")
+    serve_at(source, "--uds", path)
+
+    with Client.to(socket.AF_UNIX, path) as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1")).value
+
+    assert shown["client"] == "192.0.2.1"
+
+
 def test_the_request_log_names_the_client_behind_a_unix_socket(
     serve_at: Serve, tmp_path: pathlib.Path
 ) -> None:
@@ -241,6 +252,20 @@ def test_the_request_log_names_the_client_behind_a_unix_socket(
         client.ask(get("/", "X-Forwarded-For: 192.0.2.1"))
 
     server.wait_for_line(r"^192\.0\.2\.1 GET /$")
+
+
+def test_the_access_log_names_the_client_behind_a_unix_socket(
+    serve_at: Serve, tmp_path: pathlib.Path
+) -> None:
+    path, log = str(tmp_path / "socket"), tmp_path / "access.log"
+    options = ["--uds", path, "--trusted-proxies", "unix", "--access-log", str(log)]
+    with ended(serve_at(PROGRAM, *options)), Client.to(socket.AF_UNIX, path) as client:
+        client.ask(get("/", "X-Forwarded-For: 192.0.2.1"))
+        client.ask(get("/"))
+
+    named, unnamed = log.read_text().splitlines()
+    assert named.startswith("192.0.2.1 - - [")
+    assert unnamed.startswith("- - - [")
 
 
 def test_the_proxy_protocol_over_a_unix_socket(over_unix: OverUnix) -> None:

@@ -357,6 +357,29 @@ fn what_is_not_chosen_is_not_told_unless_it_fails() {
 }
 
 #[test]
+fn a_peer_that_never_reads_cannot_make_the_worker_keep_much_of_what_it_sends() {
+    let limits = Limits {
+        owed_bytes_max: 50_000,
+        ..Limits::default()
+    };
+    let mut stage = recording(limits);
+    let id = stage.connect_with_window(100);
+    let target = |index| Plan::plain(0, index, Mode::Now, 5).target();
+    let agent = "x".repeat(5_000);
+
+    for index in 0..100 {
+        let head = format!("GET {} HTTP/1.1\r\nHost: a\r\n", target(index));
+        stage.send(id, &format!("{head}User-Agent: {agent}\r\n\r\n"));
+    }
+
+    assert!(stage.world.application.requests[&0] < 15);
+    stage.world.kernel.sockets[id].window = 1 << 20;
+    stage.world.settle();
+    assert_eq!(stage.told().len(), 100);
+    stage.assert_drained();
+}
+
+#[test]
 fn an_idle_connection_keeps_no_records() {
     let mut stage = recording(Limits::default());
     let id = stage.connect();
