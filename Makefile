@@ -15,6 +15,7 @@ SOAK_S ?= 30
 NIGHTLY ?= nightly
 FUZZ ?= head chunked connection encoder
 FUZZ_S ?= 1200
+WHEEL_PYTHONS ?= 3.11 3.12 3.13
 CARGO_FUZZ_VERSION := 0.13.1
 CARGO_FUZZ := $(CURDIR)/target/tools-$(CARGO_FUZZ_VERSION)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -32,7 +33,7 @@ endef
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(TOOLS) ## the release extension, installed into .venv/
@@ -97,7 +98,7 @@ py: dev ## the Python tests; PYTEST='-k name' chooses
 	$(BIN)/pytest $(PYTEST)
 
 .PHONY: services
-services: ## Redis, PostgreSQL and HAProxy for the Python tests, installed where that is allowed
+services: ## Redis, PostgreSQL, HAProxy, nginx and systemd's tools for the Python tests, installed where that is allowed
 	@sh tests/services.sh
 
 .PHONY: soak
@@ -115,6 +116,15 @@ bench: build ## the benchmarks; BENCH=--quick for a first look
 	sh benchmarks/setup.sh
 	$(BIN)/python benchmarks/run.py $(BENCH)
 	$(BIN)/python benchmarks/plot.py "$$(ls -t benchmarks/record/*.json | head -n 1)"
+
+.PHONY: wheels
+wheels: $(TOOLS) ## manylinux wheels for CPython 3.11 to 3.13, into dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r packaging/requirements.txt
+	PATH="$(BIN):$$PATH" sh packaging/wheels.sh $(WHEEL_PYTHONS)
+
+.PHONY: wheel-check
+wheel-check: $(TOOLS) ## each wheel in dist/ in an empty environment: what the README shows
+	$(BIN)/python packaging/check_wheels.py
 
 .PHONY: clean
 clean: ## remove everything that was built

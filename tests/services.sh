@@ -1,6 +1,7 @@
 #!/bin/sh
-# The servers that tests talk to: a redis-server and a PostgreSQL for asyncio's clients, an HAProxy in
-# front of ours.
+# The servers that tests talk to: a redis-server and a PostgreSQL for asyncio's clients, an HAProxy and
+# an nginx in front of ours; what systemd starts a service with, and judges its files by; and
+# strace.
 #
 # Looks for them and, where Debian's apt-get may be used (as root, or through sudo without a
 # password), installs what is missing. Starts nothing: the tests start their own servers in
@@ -22,10 +23,34 @@ have_haproxy() {
     command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ]
 }
 
+have_nginx() {
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ]
+}
+
+# Its tools alone: nothing is started, so this machine need not run it.
+have_systemd() {
+    command -v systemd-analyze >/dev/null && command -v systemd-socket-activate >/dev/null
+}
+
+# What container runtimes make filters of system calls with.
+have_libseccomp() {
+    ls /usr/lib/*/libseccomp.so.2 /usr/lib64/libseccomp.so.2 /lib/*/libseccomp.so.2 2>/dev/null \
+        | grep -q .
+}
+
+# What the kernel saw of us: the counters of system calls are held against it.
+have_strace() {
+    command -v strace >/dev/null
+}
+
 missing=""
-have_redis || missing="redis-server"
+have_strace || missing="strace"
+have_redis || missing="$missing redis-server"
 have_postgres || missing="$missing postgresql"
 have_haproxy || missing="$missing haproxy"
+have_nginx || missing="$missing nginx"
+have_systemd || missing="$missing systemd"
+have_libseccomp || missing="$missing libseccomp2"
 [ -n "$missing" ] || exit 0
 
 give_up() {

@@ -1,6 +1,6 @@
 from anel import Application
 
-app = Application(reaper_settings={"idle_timeout": 90}, trusted_proxies=["127.0.0.1"])
+app = Application()
 app.router.add_constant("/health", text="ok\n")
 
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from anel.choices import Choices
 from anel.exceptions import SetupError
-from anel.settings import Setting
+from anel.settings import Choice, Setting
 
 FORMATS = ("text", "json")
 
@@ -108,3 +108,28 @@ def wanted(choices: Choices) -> Wanted | None:
         choices["access_log_format"],
         choices["access_log_sample"],
     )
+
+
+OPTIONS: tuple[Setting, ...] = (
+    LogPath(
+        name="access_log",
+        key="access-log",
+        group="Logs",
+        help="Log every request to a file that is appended to, or to stdout.",
+    ),
+    Choice(
+        name="access_log_format",
+        key="access-log-format",
+        group="Logs",
+        help="The combined log format with the duration behind it, or a JSON object a line.",
+        names=FORMATS,
+        default="text",
+    ),
+    Share(
+        name="access_log_sample",
+        key="access-log-sample",
+        group="Logs",
+        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
+        default=1.0,
+    ),
+)

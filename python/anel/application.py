@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 
-from anel import _core, access_log, encoding, extension, loops, options, proxies, script
+from anel import _core, access_log, encoding, extension, logs, loops, options, proxies, script
 from anel.choices import Choices
 from anel.exceptions import (
     ConfigError,
@@ -60,11 +60,11 @@ class Application(RouteShortcuts):
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
 
     `trusted_proxies` are the addresses and networks of the proxies in front of the server, e.g.
-    `["10.0.0.0/8", "::1"]`; nobody else is believed. `proxy_headers` are the fields in which they
-    name the client: "x-forwarded-for" (the default), "x-forwarded-host", or "forwarded" (RFC 7239);
-    name only those that your proxy sets or removes. With `proxy_protocol=True` every connection
-    begins with a header of the PROXY protocol, version 1 or 2, and only trusted proxies may
-    connect.
+    `["10.0.0.0/8", "::1"]`; "unix" is whoever connects over a Unix socket. Nobody else is believed.
+    `proxy_headers` are the fields in which they name the client: "x-forwarded-for" (the default),
+    "x-forwarded-host", or "forwarded" (RFC 7239); name only those that your proxy sets or removes.
+    With `proxy_protocol=True` every connection begins with a header of the PROXY protocol, version
+    1 or 2, and only trusted proxies may connect.
 
     Whoever runs the server may choose otherwise: the command line, the arguments of `run()`, the
     environment and `[tool.anel]` in pyproject.toml go before what is said here, in this order.
@@ -328,6 +328,11 @@ class Application(RouteShortcuts):
         one per processor, has a master fork so many workers and replace those that die; SIGHUP
         replaces all, one after the other. `debug` may be asked for here or by `Application`.
 
+        `reload` runs the program again, from its first line, in a worker, and once more whenever a
+        Python file below the working directory or the program's folder changes. A program that
+        fails before it gets here leaves the last one serving, if there is one, until the next
+        change.
+
         The others are the options of the command line (`anel run --help`): `--timeout-body 10s` is
         `timeout_body=10`, or `"10s"`. `loop` may be a function that makes an event loop, too. What
         the command line says goes before an argument, and that before the environment, the file
@@ -340,9 +345,7 @@ class Application(RouteShortcuts):
         """
         if is_loading():
             return
-        if reload:
-            raise ConfigError(f"reload={reload!r} is not supported yet: leave it out")
-        japrontos = {"host": host, "port": port, "debug": debug or None}
+        japrontos = {"host": host, "port": port, "debug": debug or None, "reload": reload or None}
         said = options.said_by_run(worker_num, {**japrontos, **others})
         try:
             choices = options.resolve(said, self._own)
@@ -351,11 +354,14 @@ class Application(RouteShortcuts):
             leave(EXIT_SETUP, str(error))
         launch = Launch(**choices.arguments(Launch))
         self._check_loop(launch)
+        logs.configure(choices.of("log_level"))
         self._debug = choices["debug"]
         self._proxies = proxies.named(
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
-        launch.serve(lambda post, early: self._work(post, early, choices))
+        launch.serve(lambda post, early: self._work(post, early, choices), serve_handlers)
+        # Also where only workers, which are other processes, did.
+        script.note_serving()
 
     @property
     def _own(self) -> dict[str, Any]:
@@ -367,7 +373,7 @@ class Application(RouteShortcuts):
             return
         if self._loop.is_running():
             raise ConfigError("run() was called while the application's loop is running")
-        if launch.forks:
+        if launch.forks and not launch.reload:
             raise ConfigError(
                 "app.loop was used before run(), but every worker has a loop of its own: use it in"
                 " app.on_startup, or do without workers"
@@ -398,6 +404,7 @@ class Application(RouteShortcuts):
             reactor=choices["reactor"],
             limits=differing_limits(choices) or None,
             automatic_methods=self._automatic_methods,
+            row=post.row.counted,
             access_log=access_log.wanted(choices),
         )
         if worker.reactor_notice is not None:
@@ -454,6 +461,17 @@ class Application(RouteShortcuts):
         """What the worker calls after an answer; None when the request log is off."""
         enabled = self._debug if self._log_request is None else self._log_request
         return self.default_request_logger if enabled else None
+
+
+def serve_handlers(post: Post, handlers: Mapping[str, Callable[[_core.Request], Any]]) -> None:
+    """Serves these, by their paths, at a post; every option is as when nobody chooses.
+
+    For companions, which are no part of what the operator configures.
+    """
+    application = Application(log_request=False)
+    for path, handler in handlers.items():
+        application.router.add_route(path, handler, "GET")
+    application._work(post, (), options.defaults())
 
 
 def _log(request: _core.Request, exception: BaseException) -> None:

@@ -20,7 +20,14 @@ from typing import NoReturn
 from anel.telling import complain
 
 # The signals that a parent of ours acts on.
-PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+PARENTS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
 
 
 def run_child(work: Callable[[], None], mask: Iterable[int]) -> NoReturn:

@@ -28,6 +28,17 @@ DEFAULT = "default"
 _SIMILAR = 0.8
 
 
+class Layer(enum.IntEnum):
+    """Where a value comes from; the smaller goes first."""
+
+    COMMAND_LINE = enum.auto()
+    RUN = enum.auto()
+    ENVIRONMENT = enum.auto()
+    FILE = enum.auto()
+    APPLICATION = enum.auto()
+    DEFAULT = enum.auto()
+
+
 class Starter(enum.Enum):
     """Who calls `run()`: a program, or the command that serves an application."""
 
@@ -37,10 +48,11 @@ class Starter(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The value of a setting, and where it comes from."""
+    """The value of a setting, and where it comes from; `origin` is that for people."""
 
     setting: Setting
     value: Any
+    layer: Layer
     origin: str
 
 
@@ -59,9 +71,17 @@ class Choices:
         """All of them, in the order of their declarations."""
         return iter(self._by_name.values())
 
-    def origin(self, name: str) -> str:
-        """Where the value comes from."""
-        return self._by_name[name].origin
+    def of(self, name: str) -> Chosen:
+        """The value of the setting with this name, and where it comes from; KeyError for none."""
+        return self._by_name[name]
+
+    def without(self, names: Iterable[str]) -> Choices:
+        """The same, but for these settings nobody has chosen anything."""
+        left = {}
+        for name in names:
+            setting = self.of(name).setting
+            left[name] = Chosen(setting, setting.default, Layer.DEFAULT, DEFAULT)
+        return Choices((self._by_name | left).values())
 
     def arguments(self, made: type[Any]) -> dict[str, Any]:
         """What a dataclass takes whose fields are called as settings are."""
@@ -118,17 +138,18 @@ def _choose(
     name = setting.name
     if name in _CommandLine.values:
         value, origin = _CommandLine.values[name]
-        return Chosen(setting, value, origin or setting.option)
+        return Chosen(setting, value, Layer.COMMAND_LINE, origin or setting.option)
     if name in said:
-        return Chosen(setting, said[name], "run()")
+        return Chosen(setting, said[name], Layer.RUN, "run()")
     if name in environment:
         return environment[name]
-    for values, origin in ((file, FILE), (own, "application")):
-        if name in values:
-            return Chosen(setting, values[name], origin)
-    if _CommandLine.starter is Starter.PROGRAM and setting.default_of_run is not None:
-        return Chosen(setting, setting.default_of_run, DEFAULT)
-    return Chosen(setting, setting.default, DEFAULT)
+    if name in file:
+        return Chosen(setting, file[name], Layer.FILE, FILE)
+    if name in own:
+        return Chosen(setting, own[name], Layer.APPLICATION, "application")
+    is_programs = _CommandLine.starter is Starter.PROGRAM and setting.default_of_run is not None
+    value = setting.default_of_run if is_programs else setting.default
+    return Chosen(setting, value, Layer.DEFAULT, DEFAULT)
 
 
 def _from_environment(settings: Sequence[Setting]) -> dict[str, Chosen]:
@@ -138,10 +159,21 @@ def _from_environment(settings: Sequence[Setting]) -> dict[str, Chosen]:
         for variable in setting.variables:
             text = os.environ.get(variable)
             if text:
-                chosen[setting.name] = Chosen(setting, setting.parse(text, variable), variable)
+                value = _parse(setting, text, variable)
+                chosen[setting.name] = Chosen(setting, value, Layer.ENVIRONMENT, variable)
                 break
     _refuse_unknown_variables([setting.variable for setting in settings])
     return chosen
+
+
+def _parse(setting: Setting, text: str, variable: str) -> Any:
+    try:
+        return setting.parse(text, variable)
+    except ConfigError as error:
+        if text.startswith(("tcp://", "udp://")):
+            hint = "Kubernetes sets it for a service called anel, but for enableServiceLinks: false"
+            raise ConfigError(f"{error}; {hint}") from None
+        raise
 
 
 def _refuse_unknown_variables(known: list[str]) -> None:
@@ -157,7 +189,7 @@ def _refuse_unknown_variables(known: list[str]) -> None:
 def _from_file(settings: Sequence[Setting]) -> dict[str, Any]:
     by_key = {setting.key: setting for setting in settings}
     values = {}
-    for key, value in table().items():
+    for key, value in _table().items():
         setting = by_key.get(key)
         if setting is None:
             raise ConfigError(
@@ -167,7 +199,7 @@ def _from_file(settings: Sequence[Setting]) -> dict[str, Any]:
     return values
 
 
-def table() -> Mapping[str, Any]:
+def _table() -> Mapping[str, Any]:
     """`[tool.anel]` of the file; empty when there is none. Raises ConfigError."""
     try:
         with open(FILE, "rb") as file:

@@ -27,8 +27,15 @@ _MESSAGE_BYTES_MAX = 65536
 class Orders(Protocol):
     """What a companion may have the master do."""
 
+    @property
+    def awaits_change(self) -> bool:
+        """Whether a worker could not start, so that nothing happens until it is told to reload."""
+
     def reload(self) -> None:
         """Replaces all workers, one slot after the other."""
+
+    def reload_at_once(self) -> None:
+        """The same for workers that serve what is out of date: nobody starts or lingers for it."""
 
     def stop(self) -> None:
         """Ends the server: the first call drains, the second ends at once."""
@@ -88,7 +95,11 @@ class Companions:
             if place.start_at is None or self._is_ending or place.start_at > time.monotonic():
                 continue
             place.start_at = None
-            place.child = self._start(place, shed)
+            try:
+                place.child = self._start(place, shed)
+            except OSError as error:
+                complain(f"anel: cannot start the {place.companion.name}: {error.strerror}")
+                place.start_at = time.monotonic() + place.back_off.pause_s(0.0)
 
     def shed(self) -> None:
         """Closes, in another process, the channels and what is the companions' own."""
@@ -144,6 +155,10 @@ class Companions:
             if place.child is not None:
                 place.child.channel.close()
                 place.child.end_within(_ENDING_S)
+
+    def pids(self) -> set[int]:
+        """The processes that live."""
+        return {place.child.pid for place in self._places if place.child is not None}
 
     def have_ended(self) -> bool:
         """Whether none is left."""

@@ -13,8 +13,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
+from anel.board import Row
 from anel.child import PARENTS, run_child
 
 # Who lived for so long died of something new; the successor starts at once.
@@ -33,14 +34,26 @@ class Child:
     pid: int
     channel: socket.socket
     started_at: float
+    # Where it says how it does.
+    row: Row = dataclasses.field(default_factory=Row.unseen)
     # When it is killed; None as long as it is to live.
     kill_at: float | None = None
     was_killed: bool = False
+    # Whether it was told to end, and so may be ended by just that.
+    was_told: bool = False
+    # Whether it was ended because it did not come round any more.
+    was_stuck: bool = False
 
     def send_signal(self, number: int) -> None:
         """Sends a signal."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def tell_to_end(self, seconds: float) -> None:
+        """Has it end by itself, within so many seconds."""
+        self.was_told = True
+        self.end_within(seconds)
+        self.send_signal(signal.SIGTERM)
 
     def end_within(self, seconds: float) -> None:
         """Sets the time at which it is killed."""
@@ -97,7 +110,8 @@ def fork(
 ) -> Child:
     """Forks a child that lets go of what is its parent's (`shed`) and works.
 
-    It is handed its end of a socket pair of this kind, which does not block.
+    It is handed its end of a socket pair of this kind, which does not block. Raises OSError when
+    the machine has no room for another process.
     """
     ours, theirs = socket.socketpair(type=kind)
     ours.setblocking(False)
@@ -108,18 +122,34 @@ def fork(
             stream.flush()
     # A signal that came to the child before its handlers are its own would be noted here.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS)
-    pid = os.fork()
-    if pid == 0:
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        raise
+    else:
+        if pid == 0:
 
-        def shed_and_work() -> None:
-            ours.close()
-            shed()
-            work(theirs)
+            def shed_and_work() -> None:
+                ours.close()
+                shed()
+                work(theirs)
 
-        run_child(shed_and_work, mask)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    theirs.close()
+            run_child(shed_and_work, mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
     return Child(pid, ours, time.monotonic())
+
+
+def reap_orphans(ours: Container[int]) -> None:
+    """Reaps those who have ended and are nobody's, but ours now, because we are process 1."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid in ours:
+                # It ended just now, and is looked at in the next turn.
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
 
 
 def ending(code: int) -> str | None:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from anel import _core
-from anel.choices import DEFAULT, Choices
+from anel.choices import Choices, Layer
 from anel.exceptions import ConfigError
 from anel.settings import Number, Unit
 
@@ -260,7 +260,7 @@ def differing_limits(choices: Choices) -> dict[str, int]:
     return {
         one.setting.name: one.value
         for one in choices
-        if isinstance(one.setting, Limit) and one.origin != DEFAULT
+        if isinstance(one.setting, Limit) and one.layer is not Layer.DEFAULT
     }
 
 

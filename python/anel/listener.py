@@ -1,30 +1,30 @@
 """The listening sockets.
 
-Owns where a server listens (a port, a path, or descriptors that somebody else opened), the options
+Owns where a server listens (ports, paths, or descriptors that somebody else opened), the options
 of its sockets, and which of them belong to which worker slot. A port has one socket per slot, with
 SO_REUSEPORT: the kernel spreads connections over them, and the next worker of a slot finds those
-that its predecessor left in the queue. What cannot be opened twice is shared by all slots. Knows
-nothing of workers.
+that its predecessor left in the queue. Slots may be added and given up. What cannot be opened twice
+is shared by all slots. Knows nothing of workers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from anel.exceptions import ConfigError
+from anel.settings import Number, Setting, Text, Words
+from anel.socket_path import PATH_BYTES_MAX, SocketPath, mode
+from anel.steering import steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
 # 5.4).
 BACKLOG = 4096
-
-# Longest path of a Unix socket, in bytes: `sun_path` has 108 with the NUL (unix(7)).
-_PATH_BYTES_MAX = 107
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,27 @@ class Place:
             raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
         if path is not None and (not isinstance(path, str) or not path or "\0" in path):
             raise ConfigError(f"uds must be the path of a socket, not {path!r}")
-        if path is not None and len(os.fsencode(path)) > _PATH_BYTES_MAX:
-            raise ConfigError(f"uds must have {_PATH_BYTES_MAX} bytes at most, not {path!r}")
+        if path is not None and len(os.fsencode(path)) > PATH_BYTES_MAX:
+            raise ConfigError(f"uds must have {PATH_BYTES_MAX} bytes at most, not {path!r}")
         for number in self.descriptors:
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise ConfigError(f"fd must be the number of a descriptor, not {number!r}")
+
+    @classmethod
+    def at(cls, text: str) -> Place:
+        """`host:port`, `[::1]:port`, `:port`, `unix:path` or `fd:number`. Raises ConfigError."""
+        kind, colon, rest = text.partition(":")
+        if kind == "unix" and rest:
+            return cls("", 0, rest)
+        if kind == "fd" and rest.isdecimal() and rest.isascii():
+            return cls("", 0, descriptors=(int(rest),))
+        host, colon, port = text.rpartition(":")
+        is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+        if not colon or not port.isdecimal() or not port.isascii() or is_bare_ipv6:
+            raise ConfigError(
+                f"a place must be host:port, [ipv6]:port, unix:path or fd:number, not {text!r}"
+            )
+        return cls(host, int(port))
 
     def __str__(self) -> str:
         """As it is named when it cannot be had."""
@@ -62,100 +78,201 @@ class Place:
         return self.path if self.path is not None else f"{self.host}:{self.port}"
 
 
+class ListenError(OSError):
+    """A place that cannot be had. The number and the words are the kernel's."""
+
+    def __init__(self, place: Place, error: OSError) -> None:
+        """Takes what the kernel said of this place."""
+        super().__init__(error.errno, error.strerror or str(error))
+        self.place = place
+
+
+@dataclasses.dataclass
+class _Opened:
+    """The sockets of a place: one per slot, or those that all slots share."""
+
+    place: Place
+    is_shared: bool
+    sockets: list[socket.socket] = dataclasses.field(default_factory=list)
+
+    def of(self, slot: int) -> list[socket.socket]:
+        return self.sockets if self.is_shared else [self.sockets[slot]]
+
+    def add(self, slot: int) -> None:
+        """Opens the socket of another slot, the next one, where the last one is."""
+        if not self.is_shared:
+            assert slot == len(self.sockets)
+            last = self.sockets[-1]
+            _open_slot(self.sockets, last.family, last.getsockname())
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptor of the last slot."""
+        if not self.is_shared and slot < len(self.sockets):
+            assert slot == len(self.sockets) - 1
+            self.sockets.pop().close()
+
+    def addresses(self) -> list[str]:
+        if self.is_shared:
+            return [_address(listener, None) for listener in self.sockets]
+        return [_address(self.sockets[0], self.place.host)]
+
+
 class Listeners:
     """The listening sockets of a server, by worker slot. The one who opened them closes them."""
 
-    def __init__(self, place: Place, slots: int = 1) -> None:
-        """Binds and listens; OSError when the kernel refuses."""
-        self._place = place
-        # Path, device and inode of the socket that is removed at the end.
-        self._bound: tuple[str, int, int] | None = None
-        self._shared: list[socket.socket] = []
-        self._by_slot: list[socket.socket] = []
+    def __init__(
+        self, places: Sequence[Place], slots: int | None = None, path_mode: int | None = None
+    ) -> None:
+        """Binds and listens; ListenError when the kernel refuses.
+
+        Without `slots` the sockets are for one process alone; without `path_mode` the umask says
+        who may connect to a path.
+        """
+        # How many slots new connections go to; None for all of them.
+        self._steered: int | None = None
+        self._path_mode = path_mode
+        self._paths: list[SocketPath] = []
+        self._opened: list[_Opened] = []
         try:
-            if place.descriptors:
-                for number in place.descriptors:
-                    self._shared.append(_adopt(number))
-            elif place.path is not None:
-                self._shared.append(self._open_path(place.path))
-            else:
-                self._open_port(place.host, place.port, slots)
+            for place in places:
+                self._open(place, slots)
         except BaseException:
             self.close()
             raise
 
     def of(self, slot: int) -> list[socket.socket]:
         """Those that the worker of a slot accepts from."""
-        return self._shared or [self._by_slot[slot]]
+        return [listener for opened in self._opened for listener in opened.of(slot)]
+
+    def are_shared(self) -> bool:
+        """Whether all slots accept from the same sockets."""
+        return all(opened.is_shared for opened in self._opened)
+
+    def add(self, slot: int) -> None:
+        """Opens the sockets of another slot, the next one. ListenError when the kernel refuses.
+
+        It shares a port with the user alone who opened it first.
+        """
+        for opened in self._opened:
+            try:
+                opened.add(slot)
+            except OSError as error:
+                self.give_up(slot)
+                raise ListenError(opened.place, error) from None
+
+    def give_up(self, slot: int) -> None:
+        """Closes this process's descriptors of the last slot; who is in its queue is a worker's."""
+        for opened in self._opened:
+            opened.give_up(slot)
+
+    def steer(self, slots: int) -> bool:
+        """Has new connections go to the first so many slots alone, as soon as there are more.
+
+        Returns whether they do. Who is on the way to another slot still arrives there.
+        """
+        if self._steered == slots:
+            return True
+        steered = [steer(one.sockets[0], slots) for one in self._opened if not one.is_shared]
+        self._steered = slots if all(steered) else None
+        return all(steered)
 
     def keep(self, slot: int | None) -> None:
         """Closes those of other slots. For a worker: nobody else would accept from them.
 
-        Without a slot all are closed, and the path stays: it is the parent's.
+        Without a slot all are closed, and paths stay: they are the parent's.
         """
-        for number, listener in enumerate(self._by_slot):
-            if number != slot:
-                listener.close()
-        if slot is None:
-            shut(self._shared)
+        for opened in self._opened:
+            if opened.is_shared:
+                shut(opened.sockets if slot is None else ())
+                continue
+            for number, listener in enumerate(opened.sockets):
+                if number != slot:
+                    listener.close()
 
     def addresses(self) -> str:
-        """Where they listen, as URLs: the host as it was given, the port as bound."""
-        shown = self._shared or self._by_slot[:1]
-        host = None if self._shared else self._place.host
-        return ", ".join(_address(listener, host) for listener in shown)
+        """Where they listen, as URLs: the hosts as they were given, the ports as bound."""
+        return ", ".join(address for opened in self._opened for address in opened.addresses())
 
     def refuse_more(self) -> None:
         """Has the kernel queue nobody else, as far as it can, for the time until they are closed.
 
-        Who is in a queue when that happens is reset. Sockets of somebody else's are left alone:
-        their queue may be another server's soon.
+        Who is in a queue when that happens is reset. What is shared is left alone: it may be
+        somebody else's, and another server's soon.
         """
-        for listener in self._by_slot:
-            if listener.fileno() >= 0:
-                listener.listen(0)
+        for opened in self._opened:
+            for listener in () if opened.is_shared else opened.sockets:
+                if listener.fileno() >= 0:
+                    listener.listen(0)
 
     def close(self) -> None:
         """Closes all of them. A path of ours is free again, unless it is somebody else's now."""
-        for listener in (*self._shared, *self._by_slot):
-            listener.close()
-        if self._bound is not None:
-            path, *identity = self._bound
-            self._bound = None
-            # Whom the server became may not be allowed to; the next one removes it.
-            with contextlib.suppress(OSError):
-                found = os.lstat(path)
-                if [found.st_dev, found.st_ino] == identity:
-                    os.unlink(path)
+        for opened in self._opened:
+            shut(opened.sockets)
+        for path in self._paths:
+            path.remove()
+        self._paths = []
 
-    def _open_port(self, host: str, port: int, slots: int) -> None:
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        family = _family(host)
-        if slots > 1 and port != 0:
-            # With SO_REUSEPORT a second server would get the port, too, and half the connections.
-            with _new(family) as probe:
-                probe.bind((host, port))
-        for _ in range(slots):
-            listener = _new(family)
-            self._by_slot.append(listener)
-            if slots > 1:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind((host, port))
-            _listen(listener)
-            port = listener.getsockname()[1]
+    def give_to(self, uid: int, gid: int) -> None:
+        """Makes the paths another user's, who may then remove them. OSError if that may not be."""
+        for path in self._paths:
+            path.give_to(uid, gid)
+
+    def _open(self, place: Place, slots: int | None) -> None:
+        is_shared = bool(place.descriptors) or place.path is not None
+        opened = _Opened(place, is_shared)
+        self._opened.append(opened)
+        try:
+            if place.path is not None and not place.descriptors:
+                opened.sockets.append(self._open_path(place.path))
+            elif is_shared:
+                for number in place.descriptors:
+                    opened.sockets.append(_adopt(number))
+            else:
+                _open_port(opened.sockets, place.host, place.port, slots)
+        except OSError as error:
+            raise ListenError(place, error) from None
 
     def _open_path(self, path: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         try:
-            _remove_stale(path)
-            listener.bind(path)
-            found = os.lstat(path)
-            self._bound = (os.path.abspath(path), found.st_dev, found.st_ino)
+            self._paths.append(SocketPath(listener, path, self._path_mode))
             _listen(listener)
         except BaseException:
             listener.close()
             raise
         return listener
+
+
+def _open_port(sockets: list[socket.socket], host: str, port: int, slots: int | None) -> None:
+    """Appends a socket for each slot; those there are when it fails are there to be closed."""
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    family = _family(host)
+    if slots is None:
+        listener = _new(family)
+        sockets.append(listener)
+        listener.bind((host, port))
+        _listen(listener)
+        return
+    if port != 0:
+        # With SO_REUSEPORT a second server would get the port, too, and half the connections.
+        with _new(family) as probe:
+            probe.bind((host, port))
+    _open_slot(sockets, family, (host, port))
+    for _ in range(1, slots):
+        _open_slot(sockets, family, sockets[0].getsockname())
+
+
+def _open_slot(sockets: list[socket.socket], family: int, address: Any) -> None:
+    listener = _new(family)
+    try:
+        # Also where there is one slot: it may get company.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        _listen(listener)
+    except BaseException:
+        listener.close()
+        raise
+    sockets.append(listener)
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -168,7 +285,7 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET if socket.AF_INET in found else socket.AF_INET6
 
 
-def _new(family: socket.AddressFamily) -> socket.socket:
+def _new(family: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     # A restarted server binds although old connections are in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,20 +301,6 @@ def _new(family: socket.AddressFamily) -> socket.socket:
 def _listen(listener: socket.socket) -> None:
     listener.listen(BACKLOG)
     listener.setblocking(False)
-
-
-def _remove_stale(path: str) -> None:
-    """Removes a socket that nobody listens on any more; anything else stays, and is in the way."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        # A listener with a full queue must not make us wait.
-        probe.setblocking(False)
-        if probe.connect_ex(path) == errno.ECONNREFUSED:
-            os.unlink(path)
 
 
 def _adopt(number: int) -> socket.socket:
@@ -244,3 +347,78 @@ def shut(listeners: Sequence[socket.socket]) -> None:
     """Closes this process's descriptors of some listening sockets."""
     for listener in listeners:
         listener.close()
+
+
+_GROUP = "Where to listen"
+
+# The kernel's own bound (fs.nr_open) is below it.
+_DESCRIPTOR_MAX = 2**31 - 1
+
+OPTIONS: tuple[Setting, ...] = (
+    Words(
+        name="bind",
+        key="bind",
+        flags=("-b",),
+        group=_GROUP,
+        help="Place to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER; may be given"
+        " several times, and goes before the others here.",
+        check=lambda words: [Place.at(word) for word in words],
+        kind="PLACE",
+        repeatable=True,
+        default=(),
+    ),
+    Text(
+        name="host",
+        key="host",
+        flags=("-H",),
+        group=_GROUP,
+        help="Address to listen on.",
+        kind="ADDRESS",
+        default="127.0.0.1",
+        # Japronto's, as is its port.
+        default_of_run="0.0.0.0",
+        may_be_empty=True,
+        wanted="a str",
+    ),
+    Number(
+        name="port",
+        key="port",
+        flags=("-p",),
+        group=_GROUP,
+        help="Port; 0 picks one.",
+        foreign=("PORT",),
+        default=8000,
+        default_of_run=8080,
+        minimum=0,
+        maximum=65535,
+        wanted="a number from 0 to 65535",
+    ),
+    Text(
+        name="uds",
+        key="uds",
+        group=_GROUP,
+        help="Listen on a Unix socket instead.",
+        kind="PATH",
+        wanted="the path of a socket",
+    ),
+    Text(
+        name="uds_mode",
+        key="uds-mode",
+        group=_GROUP,
+        help="Who may connect to Unix sockets, as an octal number such as 660; default: whom the"
+        " umask leaves.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
+    ),
+    Number(
+        name="fd",
+        key="fd",
+        group=_GROUP,
+        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
+        " as they come.",
+        minimum=0,
+        maximum=_DESCRIPTOR_MAX,
+        wanted="the number of a descriptor",
+    ),
+)

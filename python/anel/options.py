@@ -1,25 +1,31 @@
-"""Every option of a server: the one table that all ways to choose one are made of.
+"""Every option there is: the one table that all ways to choose one are made of.
 
 An entry of `OPTIONS` is an option of the command line with its help, a variable of the environment,
 a key of `[tool.anel]`, a keyword of `Application.run()` (its type is in `RunOptions`) and a line of
 `anel config`. Who heeds it asks `Choices` for it by name; a field of `Launch` is filled by its name
-alone. Refuses to know what an option does.
+alone. Modules declare the options that they are about, as in `listener.OPTIONS`; the others are
+declared here. `APPLICATION` has what the commands alone have, to find an application. Refuses to
+know what an option does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from anel import choices, proxies
-from anel.access_log import FORMATS, LogPath, Share
-from anel.choices import Choices
+from anel import access_log, affinity, choices, listener, loading, logs, proxies
+from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
+from anel.exceptions import ConfigError
 from anel.limits import LIMITS
+from anel.listener import Place
 from anel.loops import LOOPS
-from anel.proxies import PROXY_HEADERS, PROXY_HEADERS_DEFAULT
-from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Words
+from anel.rules import GRACEFUL_S
+from anel.selection import Pattern
+from anel.settings import Choice, CountOrAuto, Number, Setting, Switch, Text, Unit, Words
+from anel.socket_path import mode
+from anel.watch import DELAY_S, DELAY_S_MAX
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,16 +33,15 @@ if TYPE_CHECKING:
 
 REACTORS = ("auto", "io_uring", "epoll")
 
-LISTENING = "Where to listen"
 PROCESSES = "Processes"
+RELOADING = "While you edit"
+WATCHING = "Watching the server"
 HANDLERS = "What handlers run on"
-PROXIES = "Proxies in front"
-LOGS = "Logs"
 
 # A worker's life in requests; more is none.
 _REQUESTS_MAX = 2**62
-# The kernel's own bound (fs.nr_open) is below it.
-_DESCRIPTOR_MAX = 2**31 - 1
+# Longer is a slip of the keyboard.
+_DAY_MS = 24 * 3600 * 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,51 +53,31 @@ class _Loop(Choice):
         return value if callable(value) else self.parse(value, place)
 
 
-def _listening() -> Iterable[Setting]:
-    yield Text(
-        name="host",
-        key="host",
-        flags=("-H",),
-        group=LISTENING,
-        help="Address to listen on.",
-        kind="ADDRESS",
-        default="127.0.0.1",
-        # Japronto's, as is its port.
-        default_of_run="0.0.0.0",
-        may_be_empty=True,
-        wanted="a str",
-    )
-    yield Number(
-        name="port",
-        key="port",
-        flags=("-p",),
-        group=LISTENING,
-        help="Port; 0 picks one.",
-        foreign=("PORT",),
-        default=8000,
-        default_of_run=8080,
-        minimum=0,
-        maximum=65535,
-        wanted="an int from 0 to 65535",
-    )
-    yield Text(
-        name="uds",
-        key="uds",
-        group=LISTENING,
-        help="Listen on a Unix socket instead.",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Address(Text):
+    """Where to listen, in one word."""
+
+    def parse(self, value: object, place: str) -> str:
+        """The word, unchanged."""
+        text = str(super().parse(value, place))
+        try:
+            Place.at(text)
+        except ConfigError:
+            raise self.refusal(value, place) from None
+        return text
+
+
+# What `anel ctl` needs to find a server.
+CONTROL: tuple[Setting, ...] = (
+    Text(
+        name="control",
+        key="control",
+        group=PROCESSES,
+        help="Unix socket on which `anel ctl` talks to the server.",
         kind="PATH",
         wanted="the path of a socket",
-    )
-    yield Number(
-        name="fd",
-        key="fd",
-        group=LISTENING,
-        help="Listen on a descriptor that somebody else has opened. Sockets of systemd's are taken"
-        " as they come.",
-        minimum=0,
-        maximum=_DESCRIPTOR_MAX,
-        wanted="the number of a descriptor",
-    )
+    ),
+)
 
 
 def _processes() -> Iterable[Setting]:
@@ -129,6 +114,50 @@ def _processes() -> Iterable[Setting]:
         default=0,
         wanted="a number from 0",
     )
+    yield Number(
+        name="graceful_timeout_ms",
+        key="timeout-graceful",
+        group=PROCESSES,
+        help="How long open requests may take once the server, or their worker, is to end.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=_DAY_MS,
+        default=round(GRACEFUL_S * 1000),
+    )
+    yield Number(
+        name="shutdown_delay_ms",
+        key="shutdown-delay",
+        group=PROCESSES,
+        help="How long the server goes on once it was told to end, so that whoever sends it clients"
+        " hears of it first.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=_DAY_MS,
+        default=0,
+    )
+    yield Number(
+        name="heartbeat_timeout_ms",
+        key="timeout-heartbeat",
+        group=PROCESSES,
+        help="Replace a worker that does not come round for so long, and show the stacks of its"
+        " threads.",
+        unit=Unit.MILLISECONDS,
+        minimum=100,
+        maximum=_DAY_MS,
+        can_be_off=True,
+        default=0,
+    )
+    yield Text(
+        name="affinity",
+        key="affinity",
+        group=PROCESSES,
+        help="Keep every worker on one processor: those of the list in turn, such as 0-3,6, or with"
+        " auto all that there are.",
+        check=affinity.parse,
+        kind="off|auto|LIST",
+        wanted="off, auto or a list of processors",
+        default=affinity.OFF,
+    )
     yield Text(
         name="pidfile",
         key="pidfile",
@@ -136,6 +165,17 @@ def _processes() -> Iterable[Setting]:
         help="Has the number of the server's process in it.",
         kind="PATH",
         wanted="the path of a file",
+    )
+    yield from CONTROL
+    yield Text(
+        name="umask",
+        key="umask",
+        group=PROCESSES,
+        help="What others may not do with the files that the server makes, as an octal number such"
+        " as 027.",
+        check=mode,
+        kind="OCTAL",
+        wanted="an octal number",
     )
     yield Text(
         name="user",
@@ -154,6 +194,72 @@ def _processes() -> Iterable[Setting]:
         may_be_number=True,
         may_be_empty=True,
         wanted="a name or a number",
+    )
+
+
+def _reloading() -> Iterable[Setting]:
+    yield Switch(
+        name="reload",
+        key="reload",
+        group=RELOADING,
+        help="Reload when a Python file changes.",
+        default=False,
+    )
+    yield Words(
+        name="reload_dir",
+        key="reload-dir",
+        group=RELOADING,
+        help="Folders to watch instead of the working directory and the application's.",
+        kind="PATH,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Words(
+        name="reload_include",
+        key="reload-include",
+        group=RELOADING,
+        help="Patterns of files to watch beside *.py, such as *.html or static/**/*.css.",
+        check=_patterns,
+        kind="PATTERN,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Words(
+        name="reload_exclude",
+        key="reload-exclude",
+        group=RELOADING,
+        help="Patterns of files and folders not to watch. Hidden ones, node_modules and virtual"
+        " environments are left out in any case.",
+        check=_patterns,
+        kind="PATTERN,...",
+        repeatable=True,
+        default=(),
+    )
+    yield Number(
+        name="reload_delay_ms",
+        key="reload-delay",
+        group=RELOADING,
+        help="How long files must stay as they are before a change counts.",
+        unit=Unit.MILLISECONDS,
+        minimum=0,
+        maximum=round(DELAY_S_MAX * 1000),
+        default=round(DELAY_S * 1000),
+    )
+
+
+def _patterns(texts: Sequence[str]) -> None:
+    for text in texts:
+        Pattern.parse(text)
+
+
+def _watching() -> Iterable[Setting]:
+    yield _Address(
+        name="metrics_bind",
+        key="metrics-bind",
+        group=WATCHING,
+        help="Serve /metrics (Prometheus), /health and /ready there, from a process of its own.",
+        kind="PLACE",
+        wanted="HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER",
     )
 
 
@@ -183,69 +289,35 @@ def _handlers() -> Iterable[Setting]:
     )
 
 
-def _proxies() -> Iterable[Setting]:
-    yield Words(
-        name="trusted_proxies",
-        key="trusted-proxies",
-        group=PROXIES,
-        help="Addresses and networks of the proxies that are believed, with commas.",
-        check=proxies.networks,
-        kind="NETWORK,...",
-        default=(),
-    )
-    yield Words(
-        name="proxy_headers",
-        key="proxy-headers",
-        group=PROXIES,
-        help=f"What they set: {', '.join(PROXY_HEADERS)}.",
-        check=proxies.fields,
-        kind="FIELD,...",
-        default=PROXY_HEADERS_DEFAULT,
-    )
-    yield Switch(
-        name="proxy_protocol",
-        key="proxy-protocol",
-        group=PROXIES,
-        help="Only they connect, and begin with a header of the PROXY protocol.",
-        default=False,
-    )
-
-
-def _logs() -> Iterable[Setting]:
-    yield LogPath(
-        name="access_log",
-        key="access-log",
-        group=LOGS,
-        help="Log every request to a file that is appended to, or to stdout.",
-    )
-    yield Choice(
-        name="access_log_format",
-        key="access-log-format",
-        group=LOGS,
-        help="The combined log format with the duration behind it, or a JSON object a line.",
-        names=FORMATS,
-        default="text",
-    )
-    yield Share(
-        name="access_log_sample",
-        key="access-log-sample",
-        group=LOGS,
-        help="Log this share of the requests, chosen at random; and all that fail with 5xx.",
-        default=1.0,
-    )
-
+APPLICATION = loading.OPTIONS
 
 OPTIONS: tuple[Setting, ...] = (
-    *_listening(),
+    *listener.OPTIONS,
     *_processes(),
+    *_reloading(),
+    *_watching(),
     *_handlers(),
-    *_proxies(),
-    *_logs(),
+    *logs.OPTIONS,
+    *access_log.OPTIONS,
+    *proxies.OPTIONS,
     *LIMITS,
 )
 
+# What `anel dev` chooses instead of anybody but the command line: a server for the one who writes
+# the application, and for nobody else, because its pages show tracebacks.
+DEV: Mapping[str, Any] = {
+    "host": "127.0.0.1",
+    "worker_num": None,
+    "debug": True,
+    "reload": True,
+}
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BY_PARAMETER = {option.parameter: option for option in OPTIONS}
+
+
+# The ways to choose a place; those behind the first two are there only if they are chosen.
+_PLACES = ("host", "port", "bind", "uds", "fd")
 
 
 class RunOptions(TypedDict, total=False):
@@ -256,15 +328,29 @@ class RunOptions(TypedDict, total=False):
     """
 
     workers: int | str | None
+    bind: str | Iterable[str] | None
     uds: str | None
+    uds_mode: str | None
     fd: int | None
     max_requests: int | str | None
     max_requests_jitter: int | None
+    timeout_graceful: float | str | None
+    shutdown_delay: float | str | None
+    timeout_heartbeat: float | str | None
+    affinity: str | None
     pidfile: str | None
+    control: str | None
+    umask: str | None
     user: str | int | None
     group: str | int | None
+    reload_dir: str | Iterable[str] | None
+    reload_include: str | Iterable[str] | None
+    reload_exclude: str | Iterable[str] | None
+    reload_delay: float | str | None
+    metrics_bind: str | None
     reactor: str | None
     loop: str | Callable[[], asyncio.AbstractEventLoop] | None
+    log_level: str | None
     trusted_proxies: str | Iterable[str] | None
     proxy_headers: str | Iterable[str] | None
     proxy_protocol: bool | None
@@ -323,6 +409,19 @@ def said_by_application(**values: object) -> dict[str, Any]:
     }
 
 
+def defaults() -> Choices:
+    """Every option as it is when nobody chooses."""
+    return Choices(
+        choices.Chosen(option, option.default, Layer.DEFAULT, choices.DEFAULT) for option in OPTIONS
+    )
+
+
 def resolve(said: Mapping[str, Any] | None = None, own: Mapping[str, Any] | None = None) -> Choices:
-    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError."""
-    return choices.resolve(OPTIONS, said or {}, own or {})
+    """What holds for every option, and why; see `choices.resolve`, which raises ConfigError.
+
+    Where to listen is one choice, whatever it is made with: a port of the command line goes before
+    a path of the file.
+    """
+    chosen = choices.resolve((*APPLICATION, *OPTIONS), said or {}, own or {})
+    layers = {name: chosen.of(name).layer for name in _PLACES}
+    return chosen.without([name for name in _PLACES[2:] if layers[name] > min(layers.values())])

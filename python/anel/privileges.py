@@ -7,12 +7,21 @@ only root opens, and the ring belongs to the user who needs no privileges.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import grp
 import os
 import pwd
+from typing import Protocol
 
 from anel.exceptions import ConfigError, SetupError
+
+
+class Owned(Protocol):
+    """What may be made another user's."""
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Does so; -1 leaves the user as it is. Raises OSError."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +33,12 @@ class Identity:
     groups: tuple[int, ...]
     # As the operator wrote it.
     name: str
+
+    def own(self, paths: Owned) -> None:
+        """Has the user own what the server has made, to be done before it becomes the user."""
+        # Who may not do this may not do what follows either, which says so.
+        with contextlib.suppress(OSError):
+            paths.give_to(-1 if self.uid is None else self.uid, self.gid)
 
     def assume(self) -> None:
         """Changes to it for good; every thread of the process does. Raises SetupError."""

@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-from anel.guest import Visiting, attached
+from anel.draining import Drain, Drainable
+from anel.guest import attached
 from anel.hooks import StartUpFailed
 from anel.listener import shut, take_queued
 from anel.post import Post, Word
-from anel.telling import say
-
-# How long open requests may take once the server was told to stop. Japronto's number.
-DRAIN_DEADLINE_S = 5.0
 
 # How often a drain is checked for its end. Short against human patience, long against a turn.
 _DRAIN_CHECK_S = 0.05
@@ -42,6 +38,11 @@ _PROGRESS = ("completions_total", "requests_total", "connections_open")
 # are told that it was the last one.
 _WIND_DOWN_S = 1.0
 
+# The same once what a worker serves is out of date. Whoever has changed it would not see so short a
+# time, but who has just connected has asked nothing yet. And how long open requests may take then.
+_OUTDATED_WIND_DOWN_S = 0.2
+_OUTDATED_DEADLINE_S = 2.0
+
 # There is traffic when a request comes within this time. Clients on a busy machine pause for tens
 # of milliseconds; people do not see that a drain begins so late.
 _LULL_S = 0.1
@@ -52,34 +53,6 @@ _COUNT_S = 0.1
 
 # What runs around serving: it sets the future once it has started, and ends after the event.
 Life: TypeAlias = Callable[[asyncio.Future[None], asyncio.Event], Coroutine[Any, Any, None]]
-
-
-class Drainable(Visiting, Protocol):
-    """What serving needs of a worker."""
-
-    def connections(self) -> tuple[int, int]:
-        """How many connections are idle, and how many have a request in progress."""
-
-    def counters(self) -> dict[str, int]:
-        """What was counted since the start, by name."""
-
-    def wind_down(self) -> None:
-        """Stops accepting, and ends every connection with the answer to its next request."""
-
-    def drain(self, deadline_s: float) -> None:
-        """Stops accepting, lets open requests finish, cancels what is left at the deadline."""
-
-    def is_accepting(self) -> bool:
-        """Whether the listeners have to stay open."""
-
-    def adopt(self, socket_fd: int) -> None:
-        """Serves a connection that was accepted elsewhere, and owns its descriptor."""
-
-    def is_drained(self) -> bool:
-        """Whether nothing is open any more."""
-
-    def stop(self) -> None:
-        """Ends everything at once. Harmless when it has ended already."""
 
 
 @contextlib.contextmanager
@@ -122,7 +95,7 @@ class Serving:
         self._worker = worker
         self._post = post
         self._life = _Life(loop, life) if life is not None else None
-        self._drain = Drain(loop, worker)
+        self._drain = Drain(loop, worker, deadline_s=post.graceful_s)
         self._early = early
         self._is_serving = False
         self._is_winding_down = False
@@ -166,6 +139,8 @@ class Serving:
             self._life.when_ended(self._begin_drain)
         try:
             with attached(self._loop, self._worker):
+                if self._post.beat_every_s is not None:
+                    self._beat(self._post.beat_every_s)
                 self._post.announce()
                 if self._post.requests_max is not None:
                     self._count(self._post.requests_max)
@@ -189,9 +164,30 @@ class Serving:
     def _wind_down(self) -> None:
         if self._is_serving and not self._is_winding_down and not self._is_draining:
             self._is_winding_down = True
-            # Who is in the queue of its listeners is the successor's.
             self._worker.wind_down()
+            self._close_listeners()
             self._loop.call_later(_WIND_DOWN_S, self._begin_drain)
+
+    def _give_way(self) -> None:
+        """Drains soon: nobody is to be served by what is out of date, and no save is a story."""
+        if self._is_serving and not self._is_draining:
+            self._is_winding_down = self._is_draining = True
+            self._drain = Drain(
+                self._loop, self._worker, deadline_s=_OUTDATED_DEADLINE_S, is_story=False
+            )
+            self._worker.wind_down()
+            self._close_listeners()
+            self._await_leaving(self._loop.time() + _OUTDATED_WIND_DOWN_S)
+
+    def _retire(self) -> None:
+        if self._is_serving and not self._is_winding_down and not self._is_draining:
+            self._is_draining = True
+            self._drain_amid_traffic()
+
+    def _beat(self, every_s: float) -> None:
+        if self._is_serving:
+            self._post.beat()
+            self._loop.call_later(every_s, self._beat, every_s)
 
     def _count(self, requests_max: int) -> None:
         if not self._is_serving:
@@ -261,19 +257,32 @@ class Serving:
 
         Peers are refused at once then, instead of waiting for somebody who will never accept.
         """
-        if not self._is_serving:
+        if not self._is_serving or self._is_closed:
             return
         if self._worker.is_accepting():
             # The worker hears of it in its next turn; until then it may use the descriptor.
             self._loop.call_soon(self._close_listeners)
             return
+        if not self._is_winding_down:
+            # Closing would reset those who came since the last accept was cancelled.
+            self._take_queued()
+        shut(self._post.listeners)
+        self._is_closed = True
+        if self._is_winding_down:
+            self._post.note_left()
+
+    def _look_into_queue(self) -> None:
+        """Takes those of whom only a worker was told that accepts no more: the kernel wakes one."""
+        # Who accepts nobody at the moment will look by itself.
+        if self._is_serving and self._worker.is_accepting():
+            self._take_queued()
+
+    def _take_queued(self) -> None:
+        """Takes those who wait to be accepted."""
         for listener in self._post.listeners:
-            # Who came since the last accept was cancelled: closing would reset these connections.
             for accepted in take_queued(listener):
                 self._worker.adopt(accepted.fileno())
                 accepted.detach()
-        shut(self._post.listeners)
-        self._is_closed = True
 
     def _check_drain(self) -> None:
         if not self._is_serving:
@@ -304,8 +313,14 @@ class Serving:
             # Nobody is left who would start another worker, or stop this one.
             self._loop.remove_reader(channel)
             self.stop()
+        elif Word.OUTDATED.value in words:
+            self._give_way()
         elif Word.REPLACED.value in words:
             self._wind_down()
+        elif Word.RETIRED.value in words:
+            self._retire()
+        elif Word.QUEUED.value in words:
+            self._look_into_queue()
 
     @contextlib.contextmanager
     def _orders(self) -> Iterator[None]:
@@ -341,44 +356,6 @@ class Serving:
             for number in previous:
                 self._loop.remove_signal_handler(number)
                 signal.signal(number, previous[number])
-
-
-class Drain:
-    """A drain as it is told on stdout, in Japronto's words."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Drainable) -> None:
-        """Takes the loop whose clock counts."""
-        self._loop = loop
-        self._worker = worker
-        self._until: float | None = None
-        self._seconds_left = math.ceil(DRAIN_DEADLINE_S)
-        self._busy = 0
-
-    def begin(self) -> None:
-        """Tells the worker to drain."""
-        idle, self._busy = self._worker.connections()
-        if idle or self._busy:
-            say("Draining connections...")
-        if idle:
-            say(f"{idle} idle connections closed immediately")
-        if self._busy:
-            say(f"{self._busy} connections busy, read-end closed")
-        self._worker.drain(DRAIN_DEADLINE_S)
-        self._until = self._loop.time() + DRAIN_DEADLINE_S
-
-    def report(self) -> None:
-        """Tells once a second what is left."""
-        if self._until is None or self._seconds_left == 0:
-            return
-        _, busy = self._worker.connections()
-        seconds = max(0, math.ceil(self._until - self._loop.time()))
-        if seconds == 0 and (busy or self._busy):
-            # At the deadline the worker may have come first; those that it ended were busy before.
-            say(f"Forcefully killing {busy or self._busy} connections")
-        elif seconds < self._seconds_left and busy:
-            say(f"{seconds} seconds remaining, {busy} connections still busy")
-        self._seconds_left = seconds
-        self._busy = busy
 
 
 class _Life:

@@ -67,10 +67,11 @@ class Setting:
     """What an operator may choose. None as the default: nothing is chosen.
 
     `name` is what the code that heeds it says; an application's `limits` are called so, too.
-    `flags` are further forms of the option, such as `-w`; `foreign` are variables that others made
-    customary; `hidden` are forms of the option that the help does not show. `default_of_run` is the
-    default of a program that calls `run()` by itself, where it is another one. `negation` is the
-    value that the option `--no-KEY` stands for, where there is one.
+    `flags` are further forms of the option, such as `-w`; `hidden` are forms that the help does not
+    show; what `is_argument` has none, and stands for itself. `negation` is the value that the
+    option `--no-KEY` stands for, where there is one. `foreign` are variables that others made
+    customary. `default_of_run` is the default of a program that calls `run()` by itself, where it
+    is another one.
     """
 
     name: str
@@ -85,11 +86,12 @@ class Setting:
     foreign: tuple[str, ...] = ()
     # What a value must be, where the kind cannot tell it as well.
     wanted: str = ""
+    is_argument: bool = False
 
     @property
     def option(self) -> str:
         """The option of the command line."""
-        return f"--{self.key}"
+        return self.metavar if self.is_argument else f"--{self.key}"
 
     @property
     def parameter(self) -> str:
@@ -192,7 +194,7 @@ class Number(Setting):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
         text = str(value).strip().lower()
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text)
         factor = _FACTORS[self.unit].get(found[2]) if found else None
         if found is None or factor is None:
             return None
@@ -220,7 +222,8 @@ class CountOrAuto(Setting):
         if value == "auto":
             return "auto"
         is_number = isinstance(value, int) and not isinstance(value, bool)
-        number = int(str(value)) if is_number or str(value).isdecimal() else None
+        is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        number = int(str(value)) if is_number or is_digits else None
         if number is None or not self.minimum <= number <= self.maximum:
             raise self.refusal(value, place)
         return number
@@ -234,6 +237,8 @@ class Text(Setting):
     """A word; with `may_be_number` a number is as good. `kind` stands for it in the help."""
 
     kind: str = "TEXT"
+    # Raises ConfigError, which says what the word must be, or does wrongly, after its place.
+    check: Callable[[str], object] | None = None
     may_be_number: bool = False
     may_be_empty: bool = False
 
@@ -245,6 +250,11 @@ class Text(Setting):
     def parse(self, value: object, place: str) -> str | int:
         """The text, unchanged."""
         if isinstance(value, str) and (value or self.may_be_empty) and "\0" not in value:
+            if self.check is not None:
+                try:
+                    self.check(value)
+                except ConfigError as error:
+                    raise ConfigError(f"{place} {error}") from None
             return value
         if isinstance(value, int) and not isinstance(value, bool) and self.may_be_number:
             return value
@@ -253,14 +263,15 @@ class Text(Setting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice(Setting):
-    """One of some names."""
+    """One of some names; `kind` stands for them in the help where they are long."""
 
     names: Sequence[str]
+    kind: str = ""
 
     @property
     def metavar(self) -> str:
-        """The names."""
-        return "|".join(self.names)
+        """The names, or what they are."""
+        return self.kind or "|".join(self.names)
 
     def parse(self, value: object, place: str) -> str:
         """The name, unchanged."""
@@ -306,10 +317,14 @@ _SWITCHED = {"1": True, "true": True, "on": True, "0": False, "false": False, "o
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Words(Setting):
-    """Some words, with commas between them. `check` raises ConfigError for wrong ones."""
+    """Some words, with commas between them. `check` raises ConfigError for wrong ones.
 
-    check: Callable[[Sequence[str]], object]
+    What is `repeatable` may be given several times on the command line: the words add up.
+    """
+
+    check: Callable[[Sequence[str]], object] = len
     kind: str = "WORD,..."
+    repeatable: bool = False
 
     @property
     def metavar(self) -> str:

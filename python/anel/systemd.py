@@ -45,6 +45,8 @@ class Notifier:
         address = os.environ.pop("NOTIFY_SOCKET", "")
         # A leading @ stands for the NUL of an abstract address.
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        # How often it wants to hear that we are alive (WatchdogSec=), in seconds.
+        self.beat_every_s = _watchdog_s() if self._address else None
 
     def ready(self) -> None:
         """We serve, for the first time or again."""
@@ -61,6 +63,10 @@ class Notifier:
         """We have begun to end."""
         self._send("STOPPING=1")
 
+    def alive(self) -> None:
+        """We come round."""
+        self._send("WATCHDOG=1")
+
     def _send(self, message: str) -> None:
         if not self._address:
             return
@@ -70,3 +76,11 @@ class Notifier:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
         ):
             sender.sendto(message.encode(), self._address)
+
+
+def _watchdog_s() -> float | None:
+    """Half of what is allowed (sd_watchdog_enabled(3)), so that one message may come late."""
+    allowed, pid = os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
+    if not allowed.isdecimal() or int(allowed) == 0 or pid not in ("", str(os.getpid())):
+        return None
+    return int(allowed) / 2e6

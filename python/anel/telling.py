@@ -32,7 +32,8 @@ def _write(stream: TextIO | None, line: str) -> None:
     if stream is None or not _takes_more(stream):
         return
     try:
-        print(line, file=stream, flush=True)
+        # One write, so that the lines of several processes do not mix.
+        print(f"{line}\n", end="", file=stream, flush=True)
     except BrokenPipeError:
         # The line is still in the buffer, and Python would fail on it when it exits.
         with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:

@@ -19,6 +19,8 @@ use super::octets::{is_token_slice, list, trim};
 pub struct Trust {
     /// The addresses of the proxies.
     pub proxies: Networks,
+    /// Whether those that connect over a Unix socket, and so have no address, are proxies, too.
+    pub unix: bool,
     /// The field in which they name the client, if any.
     pub client: Option<ClientField>,
     /// Whether they say in X-Forwarded-Host which host was asked for.
@@ -36,12 +38,22 @@ pub enum ClientField {
 }
 
 impl Trust {
-    /// The client of a request that `peer` sent: the last address that is not a proxy's. Where a
-    /// proxy does not name one, it is the nearest that is known.
+    /// Whether this is a proxy. No address stands for the other end of a Unix socket.
     #[must_use]
-    pub fn client(&self, head: &RequestHead, bytes: &[u8], peer: IpAddr) -> IpAddr {
+    pub fn includes(&self, peer: Option<IpAddr>) -> bool {
+        match peer {
+            Some(address) => self.proxies.contain(address),
+            None => self.unix,
+        }
+    }
+
+    /// The client of a request that `peer` sent: the last address that is not a proxy's. Where a
+    /// proxy does not name one, it is the nearest that is known; `None` if that is the other end
+    /// of a Unix socket.
+    #[must_use]
+    pub fn client(&self, head: &RequestHead, bytes: &[u8], peer: Option<IpAddr>) -> Option<IpAddr> {
         match self.client {
-            Some(_) if !self.proxies.contain(peer) => peer,
+            Some(_) if !self.includes(peer) => peer,
             None => peer,
             Some(ClientField::XForwardedFor) => {
                 let fields: Vec<_> = head.fields_named(bytes, b"x-forwarded-for").collect();
@@ -59,8 +71,8 @@ impl Trust {
 
     /// The host that the client of such a request asked for, if a proxy says so; never empty.
     #[must_use]
-    pub fn host(&self, head: &RequestHead, bytes: &[u8], peer: IpAddr) -> Option<Vec<u8>> {
-        if !self.proxies.contain(peer) {
+    pub fn host(&self, head: &RequestHead, bytes: &[u8], peer: Option<IpAddr>) -> Option<Vec<u8>> {
+        if !self.includes(peer) {
             return None;
         }
         let host = if self.client == Some(ClientField::Forwarded) {
@@ -77,17 +89,21 @@ impl Trust {
     /// Goes from proxy to proxy, beginning with the one that is connected to us, as long as the
     /// next is named and every one before it trusted. Says who is at the end, and how many were
     /// taken at their word.
-    fn walk(&self, peer: IpAddr, named: impl Iterator<Item = Option<IpAddr>>) -> (IpAddr, usize) {
+    fn walk(
+        &self,
+        peer: Option<IpAddr>,
+        named: impl Iterator<Item = Option<IpAddr>>,
+    ) -> (Option<IpAddr>, usize) {
         let (mut client, mut believed) = (peer, 0);
         for next in named {
-            if !self.proxies.contain(client) {
+            if !self.includes(client) {
                 break;
             }
             believed += 1;
-            match next {
-                Some(address) => client = address,
-                None => break,
+            if next.is_none() {
+                break;
             }
+            client = next;
         }
         (client, believed)
     }
@@ -96,8 +112,8 @@ impl Trust {
         &self,
         head: &RequestHead,
         bytes: &[u8],
-        peer: IpAddr,
-    ) -> (IpAddr, Option<Vec<u8>>) {
+        peer: Option<IpAddr>,
+    ) -> (Option<IpAddr>, Option<Vec<u8>>) {
         let mut elements = Vec::new();
         for value in head.fields_named(bytes, b"forwarded") {
             // What is malformed may be the client's half of a quoted string, which would swallow
@@ -223,21 +239,23 @@ mod tests {
         let network = Network::new([10, 0, 0, 0].into(), 8).unwrap();
         Trust {
             proxies: [network].into_iter().collect(),
+            unix: false,
             client: Some(client),
             host: true,
         }
     }
 
-    /// Client and host of a request with these fields.
+    /// Client and host of a request with these fields. The peer is an address, or `unix`.
     fn ask(trust: &Trust, peer: &str, fields: &str) -> (String, Option<String>) {
         let bytes = format!("GET / HTTP/1.1\r\nHost: inside\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::default();
         head.read(&bytes, &RequestLimits::from(&Limits::default()));
         assert_eq!(head.bytes as usize, bytes.len());
-        let peer = peer.parse().unwrap();
+        let peer = (peer != "unix").then(|| peer.parse().unwrap());
         let host = trust.host(&head, &bytes, peer);
+        let client = trust.client(&head, &bytes, peer);
         (
-            trust.client(&head, &bytes, peer).to_string(),
+            client.map_or("unix".into(), |address| address.to_string()),
             host.map(|host| String::from_utf8(host).unwrap()),
         )
     }
@@ -307,6 +325,37 @@ mod tests {
             let told = ask(&trust(field), "192.0.2.1", fields);
             assert_eq!(told, ("192.0.2.1".to_owned(), None));
         }
+    }
+
+    #[test]
+    fn the_other_end_of_a_unix_socket_is_believed_where_it_is_named() {
+        let mut trust = trust(ClientField::XForwardedFor);
+        let fields = "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.9.9.9\r\nX-Forwarded-Host: a\r\n";
+
+        let stranger = ask(&trust, "unix", fields);
+        trust.unix = true;
+        let proxy = ask(&trust, "unix", fields);
+        let silent = ask(&trust, "unix", "");
+        let proxy_of_nobody = ask(&trust, "unix", "X-Forwarded-For: 6.6.6.6, unix:\r\n");
+
+        assert_eq!(stranger, ("unix".to_owned(), None));
+        assert_eq!(proxy, ("192.0.2.1".to_owned(), Some("a".to_owned())));
+        assert_eq!(silent, ("unix".to_owned(), None));
+        assert_eq!(proxy_of_nobody, ("unix".to_owned(), None));
+    }
+
+    #[test]
+    fn who_trusts_unix_sockets_alone_believes_no_address() {
+        let trust = Trust {
+            proxies: Networks::default(),
+            unix: true,
+            ..trust(ClientField::Forwarded)
+        };
+
+        assert_eq!(ask(&trust, PEER, "Forwarded: for=6.6.6.6\r\n").0, PEER);
+        // One proxy is believed; whom it names is a client, and not another proxy.
+        let told = ask(&trust, "unix", "Forwarded: for=6.6.6.6, for=192.0.2.1\r\n");
+        assert_eq!(told.0, "192.0.2.1");
     }
 
     #[test]

@@ -88,15 +88,20 @@ impl AccessLog {
         }
     }
 
-    /// How many lines were written.
-    pub fn lines(&self) -> u64 {
-        self.tally.written()
+    /// How many lines were written, and how many dropped.
+    pub fn logged(&self) -> Logged {
+        Logged {
+            lines: self.tally.written(),
+            dropped: self.tally.dropped(),
+        }
     }
+}
 
-    /// How many lines were dropped.
-    pub fn dropped(&self) -> u64 {
-        self.tally.dropped()
-    }
+/// What became of the lines.
+#[derive(Clone, Copy, Default)]
+pub struct Logged {
+    pub lines: u64,
+    pub dropped: u64,
 }
 
 /// Another number in every worker.

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -14,6 +15,7 @@ use pyo3::types::PyBytes;
 use super::answer;
 use super::context::{self, Entered};
 use super::coroutine::{self, Progress};
+use super::measures::Answered;
 use super::orders::Order;
 use super::raw;
 use super::request::Request;
@@ -86,7 +88,7 @@ impl Handler for Dispatch<'_, '_> {
         let method = head.method.of(request.head_bytes);
         let route = shared.routes.find(method, &path, self.params);
         if let Some(Target::Constant(constant)) = route.map(|route| &shared.routes.targets[route]) {
-            return responder.respond(&constant.answer());
+            return respond(shared, responder, &constant.answer());
         }
         self.enter();
         let object = match shared.take_request() {
@@ -95,7 +97,7 @@ impl Handler for Dispatch<'_, '_> {
                 Ok(object) => object.into_bound(self.py),
                 Err(error) => {
                     error.write_unraisable(self.py, None);
-                    return responder.respond(&OUT_OF_MEMORY);
+                    return respond(shared, responder, &OUT_OF_MEMORY);
                 }
             },
         };
@@ -136,6 +138,9 @@ impl Handler for Dispatch<'_, '_> {
             }
             None => encode::refusal(out, error, date),
         }
+        if let Some(measures) = &self.shared.measures {
+            measures.on_refusal(error, out);
+        }
     }
 
     fn on_body(&mut self, exchange: ExchangeId, piece: BodyPiece<'_>) -> Flow {
@@ -165,6 +170,10 @@ impl Handler for Dispatch<'_, '_> {
     }
 
     fn on_abandoned(&mut self, exchange: ExchangeId, reason: CloseReason) {
+        if let (Some(measures), CloseReason::HandlerDeadline) = (&self.shared.measures, reason) {
+            // The worker itself has answered.
+            measures.on_response(503);
+        }
         self.shared.abandon(self.py, exchange, reason);
     }
 
@@ -177,6 +186,15 @@ impl Handler for Dispatch<'_, '_> {
             log.add(record);
         }
     }
+}
+
+/// Answers at once.
+#[inline]
+fn respond(shared: &Shared, responder: Responder<'_>, answer: &Answer<'_>) -> Verdict {
+    if let Some(measures) = &shared.measures {
+        measures.on_response(answer.status);
+    }
+    responder.respond(answer)
 }
 
 fn answer_one(
@@ -193,7 +211,9 @@ fn answer_one(
     };
     let mut context = None;
     let outcome = match entry {
-        Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
+        Some((handler, kind)) => match timed(shared, exchange, || {
+            call(shared, request, exchange, handler.bind(py), kind)
+        }) {
             Ok(Progress::Later) => return responder.later(),
             Ok(Progress::Done(result)) => result,
             Ok(Progress::Answered(early)) => {
@@ -210,7 +230,7 @@ fn answer_one(
     }
     let verdict = response
         .get()
-        .with_answer(py, |answer| responder.respond(answer));
+        .with_answer(py, |answer| respond(shared, responder, answer));
     shared.recycle_response(response);
     context::within(py, context, || {
         shared.log(request);
@@ -237,7 +257,8 @@ fn begin_stream<'py>(
     };
     let (response, opened) = stream::opened(shared, request, response, made_in);
     let (wanted, verdict) = response.get().with_answer(py, |answer| {
-        (responder.wants_body(answer), responder.respond(answer))
+        let wanted = responder.wants_body(answer);
+        (wanted, respond(shared, responder, answer))
     });
     shared.recycle_response(response);
     context::within(py, context.clone(), || shared.log(request));
@@ -254,6 +275,25 @@ fn begin_stream<'py>(
     }
     context::within(py, context, || shared.finish(request, exchange));
     verdict
+}
+
+/// Calls a handler, and measures its time where somebody wants to know.
+#[inline]
+fn timed<'py>(
+    shared: &Shared,
+    exchange: ExchangeId,
+    call: impl FnOnce() -> PyResult<Progress<'py>>,
+) -> PyResult<Progress<'py>> {
+    let Some(measures) = &shared.measures else {
+        return call();
+    };
+    let called = Instant::now();
+    let progress = call();
+    match progress {
+        Ok(Progress::Later) => shared.called_at(exchange, called),
+        _ => measures.on_handled(Answered::AtOnce, called.elapsed()),
+    }
+    progress
 }
 
 #[inline]

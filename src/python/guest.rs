@@ -90,12 +90,16 @@ impl Worker {
         };
         let guest = &self.shared.guest;
         guest.turn_is_due.set(true);
+        if let Some(row) = &self.row {
+            row.wake(py);
+        }
         let served = self.serve_at_hand(py, engine);
         guest.turn_is_due.set(false);
         served?;
         if self.drain_until.get().is_some() && engine.worker.is_drained() {
             self.drained.set(true);
         }
+        self.publish(py, engine);
         if !engine.reactor.rest() || self.owes(engine) {
             guest.ask_for_turn(py);
         }

@@ -21,6 +21,7 @@ mod lifetime;
 mod log_batch;
 mod log_line;
 mod log_writer;
+mod measures;
 mod orders;
 mod outcome;
 mod peers;
@@ -32,6 +33,7 @@ mod request;
 mod response;
 mod response_headers;
 mod routes;
+mod row;
 mod settings;
 mod shared;
 mod stream;
@@ -64,6 +66,8 @@ mod _core {
     #[pymodule_export]
     use super::response_headers::ResponseHeaders;
     #[pymodule_export]
+    use super::row::row_layout;
+    #[pymodule_export]
     use super::settings::default_limits;
     #[pymodule_export]
     use super::transport::{duplicate_socket, own_address, peer_address, socket_number};
@@ -76,6 +80,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         super::arguments::intern_names(module.py());
         super::response_headers::register(module.py())?;
         super::factory::add_response_method(module.py())

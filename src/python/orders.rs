@@ -90,9 +90,14 @@ impl Shared {
             return;
         };
         let (response, opened) = stream::opened(self, &request, response, context);
-        let given = response
-            .get()
-            .with_answer(py, |answer| worker.respond(exchange, answer, dispatch));
+        let (status, given) = response.get().with_answer(py, |answer| {
+            (answer.status, worker.respond(exchange, answer, dispatch))
+        });
+        if let Some(measures) = &self.measures
+            && given != Given::Gone
+        {
+            measures.on_response(status);
+        }
         self.recycle_response(response);
         match opened {
             Some(opened) if given == Given::Streaming => {

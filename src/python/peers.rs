@@ -37,18 +37,19 @@ struct Proxies {
 
 /// Who is at the other end of a connection, or of the proxy's that is there.
 pub struct Peer {
-    pub address: SocketAddr,
-    pub text: Py<PyString>,
+    /// `None` is the other end of a Unix socket.
+    pub address: Option<SocketAddr>,
+    text: Option<Py<PyString>>,
     /// Whether it may be a proxy that names clients in fields. Whom a proxy could not name is not:
     /// behind the proxy's address, the fields are the stranger's.
     may_forward: bool,
 }
 
 impl Peer {
-    fn new(py: Python<'_>, address: SocketAddr) -> Self {
+    fn new(py: Python<'_>, address: Option<SocketAddr>) -> Self {
         Self {
             address,
-            text: text(py, address.ip()),
+            text: address.map(|address| text(py, address.ip())),
             may_forward: true,
         }
     }
@@ -56,15 +57,19 @@ impl Peer {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             address: self.address,
-            text: self.text.clone_ref(py),
+            text: self.text.as_ref().map(|text| text.clone_ref(py)),
             may_forward: self.may_forward,
         }
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        Some(self.address?.ip())
     }
 }
 
 impl Peers {
-    /// Those of an application, which names its proxies in `_proxies`: networks, fields, and
-    /// whether they speak the PROXY protocol. None stands for no proxies.
+    /// Those of an application, which names its proxies in `_proxies`: networks, whether Unix
+    /// sockets, fields, and whether they speak the PROXY protocol. None stands for no proxies.
     pub fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
         let named = match app.getattr_opt("_proxies")? {
             Some(named) => named.extract::<Option<Named>>()?,
@@ -85,7 +90,7 @@ impl Peers {
             return Opening::Request;
         }
         match peer_name(socket) {
-            Ok(address) if proxies.trust.proxies.contain(address.ip()) => Opening::ProxyHeader,
+            Ok(peer) if proxies.trust.includes(peer.map(|peer| peer.ip())) => Opening::ProxyHeader,
             Ok(_) | Err(_) => Opening::Refused,
         }
     }
@@ -93,7 +98,7 @@ impl Peers {
     /// Who a connection comes from is known now.
     pub fn on_proxy_header(&self, py: Python<'_>, proxied: Proxied) {
         let peer = match (proxied.client, peer_name(proxied.socket)) {
-            (Some(client), _) => Peer::new(py, client),
+            (Some(client), _) => Peer::new(py, Some(client)),
             (None, Ok(proxy)) => Peer {
                 may_forward: false,
                 ..Peer::new(py, proxy)
@@ -120,12 +125,11 @@ impl Peers {
     /// Who sent a request that is recorded; what `Request::client` says.
     pub fn client(&self, py: Python<'_>, sender: Sender<'_>) -> Option<IpAddr> {
         let peer = self.find(py, sender.exchange, Some(sender.socket))?;
-        let address = peer.address.ip();
         let client = match (self.trust_in(&peer), sender.head) {
-            (Some(trust), Some((head, bytes))) => trust.client(head, bytes, address),
-            _ => address,
+            (Some(trust), Some((head, bytes))) => trust.client(head, bytes, peer.ip()),
+            _ => peer.ip(),
         };
-        Some(client.to_canonical())
+        Some(client?.to_canonical())
     }
 
     fn keep(&self, slot: u32, generation: u32, peer: Peer) {
@@ -144,12 +148,16 @@ impl Peers {
     }
 }
 
-/// Networks by address and prefix, fields by name, and whether the PROXY protocol is spoken.
-type Named = (Vec<(IpAddr, u8)>, Vec<String>, bool);
+/// Networks by address and prefix, whether Unix sockets, fields by name, and whether the PROXY
+/// protocol is spoken.
+type Named = (Vec<(IpAddr, u8)>, bool, Vec<String>, bool);
 
 impl Proxies {
-    fn new((networks, fields, speak_proxy_protocol): Named) -> PyResult<Self> {
-        let mut trust = Trust::default();
+    fn new((networks, unix, fields, speak_proxy_protocol): Named) -> PyResult<Self> {
+        let mut trust = Trust {
+            unix,
+            ..Trust::default()
+        };
         let networks = networks.into_iter();
         trust.proxies = networks
             .map(|(address, prefix)| Network::new(address, prefix))
@@ -182,22 +190,22 @@ impl Request {
         }
     }
 
-    /// The client's address: what proxies say of it, where they are believed.
+    /// The client's address: what proxies say of it, where they are believed. `None` where it has
+    /// none, or is not known any more.
     pub(super) fn client(&self, py: Python<'_>) -> PyResult<Option<Py<PyString>>> {
         let Some(peer) = self.peer(py) else {
             return Ok(None);
         };
         let shared = self.shared(py);
         let Some(trust) = shared.peers.trust_in(&peer) else {
-            return Ok(Some(peer.text));
+            return Ok(peer.text);
         };
-        let address = peer.address.ip();
-        let client = self.read(py, |head, bytes| trust.client(head, bytes, address))?;
-        Ok(Some(if client == address {
+        let client = self.read(py, |head, bytes| trust.client(head, bytes, peer.ip()))?;
+        Ok(if client == peer.ip() {
             peer.text
         } else {
-            text(py, client)
-        }))
+            client.map(|client| text(py, client))
+        })
     }
 
     /// Host and port as sent, or as a trusted proxy says; the port is empty when there is none.
@@ -232,7 +240,7 @@ impl Request {
         else {
             return Ok(None);
         };
-        self.read(py, |head, bytes| trust.host(head, bytes, peer.address.ip()))
+        self.read(py, |head, bytes| trust.host(head, bytes, peer.ip()))
     }
 }
 

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Instant;
 
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 use super::answer;
 use super::context;
 use super::errors::is_client_disconnected;
+use super::measures::Answered;
 use super::orders::Order;
 use super::reader::BodyReader;
 use super::request::Request;
@@ -64,6 +66,8 @@ struct Exchange {
     producer: Option<Producer>,
     /// What the handler has set is to be seen at the end too. None: nothing.
     context: Option<Py<PyAny>>,
+    /// When its handler was called, until it has ended; for a worker that measures it.
+    called: Option<Instant>,
     /// Whether the connection has ended.
     gone: bool,
 }
@@ -72,6 +76,18 @@ impl Shared {
     /// Whether something of this exchange is still to be done after its handler's call.
     pub fn is_pending(&self, exchange: ExchangeId) -> bool {
         self.pending.0.borrow().contains_key(&exchange)
+    }
+
+    /// How many there are.
+    pub fn requests_pending(&self) -> usize {
+        self.pending.0.borrow().len()
+    }
+
+    /// The handler of an exchange has suspended that was called then.
+    pub fn called_at(&self, exchange: ExchangeId, called: Instant) {
+        if let Some(entry) = self.pending.0.borrow_mut().get_mut(&exchange) {
+            entry.called = Some(called);
+        }
     }
 
     /// A handler has suspended: its answer will come from this task, through `complete`.
@@ -153,6 +169,9 @@ impl Shared {
         match self.pending.0.borrow_mut().get_mut(&exchange) {
             Some(entry) => {
                 entry.task = None;
+                if let (Some(measures), Some(called)) = (&self.measures, entry.called.take()) {
+                    measures.on_handled(Answered::Later, called.elapsed());
+                }
                 entry.gone
             }
             None => true,
@@ -283,6 +302,7 @@ impl Shared {
             task: None,
             producer: None,
             context: None,
+            called: None,
             gone: false,
         });
         if entry.context.is_none() {

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -101,6 +102,12 @@ pub fn without_gil<R>(_py: Python<'_>, wait: impl FnOnce() -> R) -> R {
     let state = unsafe { ffi::PyEval_SaveThread() };
     let _restore = Restore(state);
     wait()
+}
+
+/// The same, and how long it took after the wait to have the GIL again.
+pub fn without_gil_timed<R>(py: Python<'_>, wait: impl FnOnce() -> R) -> (R, Duration) {
+    let (result, waited_until) = without_gil(py, || (wait(), Instant::now()));
+    (result, waited_until.elapsed())
 }
 
 /// Calls with one argument, without a tuple.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::access_log::Logged;
 use crate::protocol::Limits;
 use crate::reactor::{self, Config, ConfigError, FlagKnob};
 use crate::server;
@@ -78,30 +79,63 @@ pub struct Snapshot {
     pub reactor: reactor::Counters,
     pub worker: server::Counters,
     pub connections_open: usize,
+    pub access_log: Logged,
+}
+
+/// Writes the names of the counters, and what has them, once for both directions.
+macro_rules! counted {
+    ($($name:ident: $($path:ident).+;)*) => {
+        /// Totals, which end in `_total`, and gauges.
+        pub const NAMES: [&'static str; [$(stringify!($name)),*].len()] =
+            [$(stringify!($name)),*];
+
+        /// The numbers, in the order of their names.
+        #[inline]
+        pub fn values(&self) -> [u64; Self::NAMES.len()] {
+            [$(self.$($path).+ as u64),*]
+        }
+    };
 }
 
 impl Snapshot {
+    counted! {
+        connections_accepted_total: worker.connections_accepted_total;
+        connections_closed_total: worker.connections_closed_total;
+        requests_total: worker.requests_total;
+        streams_total: worker.streams_total;
+        bodies_streamed_total: worker.bodies_streamed_total;
+        refusals_total: worker.refusals_total;
+        sends_total: worker.sends_total;
+        pauses_total: worker.pauses_total;
+        shares_total: worker.shares_total;
+        starved_total: worker.starved_total;
+        accept_pauses_total: worker.accept_pauses_total;
+        accept_errors_total: worker.accept_errors_total;
+        shortages_total: worker.shortages_total;
+        handlers_overdue_total: worker.handlers_overdue_total;
+        deadlines_total: worker.deadlines_total;
+        answers_dropped_total: worker.answers_dropped_total;
+        stale_completions_total: worker.stale_completions_total;
+        bytes_received_total: worker.bytes_received_total;
+        bytes_sent_total: worker.bytes_sent_total;
+        waits_total: reactor.waits;
+        enters_total: reactor.enters;
+        submissions_total: reactor.submissions;
+        completions_total: reactor.completions;
+        overflows_total: reactor.overflows;
+        flushes_total: reactor.flushes;
+        wakeups_total: reactor.wakeups;
+        access_log_lines_total: access_log.lines;
+        access_log_dropped_total: access_log.dropped;
+        connections_open: connections_open;
+    }
+
     /// By name: totals, and the number of open connections.
     pub fn as_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        macro_rules! fill {
-            ($from:expr, $($field:ident)*) => {
-                $(dict.set_item(stringify!($field), $from.$field)?;)*
-            };
+        for (name, value) in Self::NAMES.into_iter().zip(self.values()) {
+            dict.set_item(name, value)?;
         }
-        fill!(self.worker, connections_accepted_total connections_closed_total requests_total
-            streams_total bodies_streamed_total refusals_total sends_total pauses_total
-            shares_total starved_total accept_pauses_total accept_errors_total shortages_total
-            handlers_overdue_total deadlines_total answers_dropped_total
-            stale_completions_total bytes_received_total bytes_sent_total);
-        dict.set_item("waits_total", self.reactor.waits)?;
-        dict.set_item("enters_total", self.reactor.enters)?;
-        dict.set_item("submissions_total", self.reactor.submissions)?;
-        dict.set_item("completions_total", self.reactor.completions)?;
-        dict.set_item("overflows_total", self.reactor.overflows)?;
-        dict.set_item("flushes_total", self.reactor.flushes)?;
-        dict.set_item("wakeups_total", self.reactor.wakeups)?;
-        dict.set_item("connections_open", self.connections_open)?;
         Ok(dict)
     }
 }

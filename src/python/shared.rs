@@ -14,6 +14,7 @@ use super::answer;
 use super::context::{self, Contexts};
 use super::guest::Guest;
 use super::headers::Names;
+use super::measures::Measures;
 use super::orders::Order;
 use super::peers::Peers;
 use super::pending::Pending;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub python_ran: Cell<bool>,
     /// What the loop that waits in our place is asked through.
     pub guest: Guest,
+    /// What is measured, for a worker that publishes it.
+    pub measures: Option<Box<Measures>>,
 }
 
 /// What starting a task needs, looked up once.
@@ -73,6 +76,7 @@ impl Shared {
         app: &Bound<'_, PyAny>,
         routes: Routes,
         views: Views,
+        measures: Option<Box<Measures>>,
         access_log: Option<AccessLog>,
     ) -> PyResult<Self> {
         let hook = |name| -> PyResult<Option<Py<PyAny>>> {
@@ -102,6 +106,7 @@ impl Shared {
             fatal: Cell::new(None),
             python_ran: Cell::new(false),
             guest: Guest::default(),
+            measures,
         })
     }
 

@@ -14,12 +14,12 @@ use pyo3::types::PyTuple;
 use super::request::Request;
 use crate::reactor::{duplicate, local_name};
 
-/// The address of the peer; None when it is not known any more.
+/// The address of the peer; None when it is not known any more, and for a Unix socket.
 #[pyfunction]
 pub fn peer_address<'py>(request: &Bound<'py, Request>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let py = request.py();
-    let peer = request.get().peer(py);
-    peer.map(|peer| as_tuple(py, peer.address)).transpose()
+    let address = request.get().peer(py).and_then(|peer| peer.address);
+    address.map(|address| as_tuple(py, address)).transpose()
 }
 
 /// Our own address; None when the exchange is over, and for a Unix socket.

@@ -19,8 +19,10 @@ use super::asyncio_view::AsyncioView;
 use super::dispatch::Dispatch;
 use super::ending::Ending;
 use super::errors::{config_error, reactor_unavailable};
+use super::measures::Measures;
 use super::raw;
 use super::routes::{AutomaticMethods, Routes};
+use super::row::Row;
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use super::view::Views;
@@ -40,6 +42,8 @@ pub struct Worker {
     pub(super) drained: Cell<bool>,
     /// What was counted when the last turn ended its wait; for handlers, which run within a turn.
     snapshot: Cell<Snapshot>,
+    /// Where others read it.
+    pub(super) row: Option<Row>,
 }
 
 /// What a turn works with.
@@ -63,7 +67,8 @@ impl Worker {
     #[allow(clippy::too_many_arguments)] // Keywords in Python.
     #[new]
     #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
-                        automatic_methods=true, access_log=None))]
+                        automatic_methods=true, row=None,
+                        access_log=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -72,8 +77,11 @@ impl Worker {
         reactor: &str,
         limits: Option<HashMap<String, u64>>,
         automatic_methods: bool,
+        row: Option<Bound<'_, PyAny>>,
         access_log: Option<access_log::Wanted>,
     ) -> PyResult<Self> {
+        let row = row.map(|row| Row::new(&row)).transpose()?;
+        let measures = row.as_ref().map(|_| Box::new(Measures::new()));
         let limits = self::limits(limits.unwrap_or_default())
             .map_err(|message| config_error(py, &message))?;
         let choice = reactor
@@ -113,9 +121,11 @@ impl Worker {
                 &app,
                 routes,
                 Views::new(config.buffers.into()),
+                measures,
                 access_log.transpose()?,
             )?),
             snapshot: Cell::default(),
+            row,
             reactor_name,
             reactor_notice: opened.notice,
             ending_wanted: Cell::new(None),
@@ -235,6 +245,7 @@ impl Worker {
         };
         if let Some(mut engine) = engine.take() {
             engine.shut_down(py, &self.shared);
+            self.publish(py, &engine);
         }
         self.drained.set(true);
         self.shared.stop(py);
@@ -246,16 +257,9 @@ impl Worker {
         if let Ok(engine) = self.engine.try_borrow()
             && let Some(engine) = engine.as_ref()
         {
-            self.snapshot.set(engine.snapshot());
+            self.snapshot.set(engine.snapshot(&self.shared));
         }
-        let counters = self.snapshot.get().as_dict(py)?;
-        let log = self.shared.access_log.as_ref();
-        counters.set_item("access_log_lines_total", log.map_or(0, AccessLog::lines))?;
-        counters.set_item(
-            "access_log_dropped_total",
-            log.map_or(0, AccessLog::dropped),
-        )?;
-        Ok(counters)
+        self.snapshot.get().as_dict(py)
     }
 }
 
@@ -310,6 +314,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Shows others what was counted until a rest, if they are to see it.
+    pub(super) fn publish(&self, py: Python<'_>, engine: &Engine) {
+        if let Some(row) = &self.row {
+            row.publish(py, &engine.snapshot(&self.shared), &self.shared);
+        }
+    }
+
     /// The second half: what comes meanwhile is served. Says whether a watched descriptor is
     /// readable.
     pub(super) fn collect(
@@ -318,10 +329,13 @@ impl Worker {
         engine: &mut Engine,
         timeout: Option<Duration>,
     ) -> PyResult<bool> {
-        engine
-            .wait(py, timeout)
-            .map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
-        self.snapshot.set(engine.snapshot());
+        self.publish(py, engine);
+        let waited = match (&self.row, &self.shared.measures) {
+            (Some(row), Some(measures)) => engine.wait_measured(py, timeout, row, measures),
+            _ => engine.wait(py, timeout),
+        };
+        waited.map_err(|errno| PyOSError::new_err((errno.0, errno.to_string())))?;
+        self.snapshot.set(engine.snapshot(&self.shared));
         if engine.completions.is_empty() {
             py.check_signals()?;
         }
@@ -334,11 +348,16 @@ impl Worker {
 }
 
 impl Engine {
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, shared: &Shared) -> Snapshot {
         Snapshot {
             reactor: self.reactor.counters(),
             worker: *self.worker.counters(),
             connections_open: self.worker.connections_open(),
+            access_log: shared
+                .access_log
+                .as_ref()
+                .map(AccessLog::logged)
+                .unwrap_or_default(),
         }
     }
 
@@ -447,6 +466,22 @@ impl Engine {
     fn wait(&mut self, py: Python<'_>, timeout: Option<Duration>) -> Result<(), Errno> {
         let (reactor, completions) = (&mut self.reactor, &mut self.completions);
         raw::without_gil(py, || reactor.wait(timeout, completions))
+    }
+
+    /// The same for a worker that publishes what it does.
+    fn wait_measured(
+        &mut self,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+        row: &Row,
+        measures: &Measures,
+    ) -> Result<(), Errno> {
+        let (reactor, completions) = (&mut self.reactor, &mut self.completions);
+        let before = completions.len();
+        let (waited, until_gil) = raw::without_gil_timed(py, || reactor.wait(timeout, completions));
+        row.wake(py);
+        measures.on_wait(self.completions.len() - before, until_gil);
+        waited
     }
 }
 

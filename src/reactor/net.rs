@@ -40,12 +40,16 @@ pub fn listen(address: &SocketAddr, backlog: i32, reuse_port: bool) -> io::Resul
     Ok(socket.into())
 }
 
-/// Address of the peer.
+/// Address of the peer; `None` for a Unix socket, whose clients have none.
 ///
 /// # Errors
-/// ENOTCONN when the peer is gone already; EINVAL for a socket that is not of the internet.
-pub fn peer_name(socket: RawFd) -> io::Result<SocketAddr> {
-    internet(SockRef::from(&borrow(socket)).peer_addr()?)
+/// ENOTCONN when the peer is gone already; EINVAL for a socket of any other family.
+pub fn peer_name(socket: RawFd) -> io::Result<Option<SocketAddr>> {
+    let address = SockRef::from(&borrow(socket)).peer_addr()?;
+    if address.is_unix() {
+        return Ok(None);
+    }
+    internet(address).map(Some)
 }
 
 /// Our own address.

@@ -354,6 +354,20 @@ def serve(tmp_path: pathlib.Path) -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture
+def serve_at(tmp_path: pathlib.Path) -> Iterator[Serve]:
+    """`serve` for programs that listen elsewhere than on a port: the options say where."""
+    with contextlib.ExitStack() as stack:
+
+        def start(source: str, *options: str, **environment: str) -> Server:
+            program = tmp_path / "program.py"
+            program.write_text(textwrap.dedent(source))
+            command = [sys.executable, "-m", "anel", "run", str(program), *options]
+            return start_service(stack, command, "^Accepting connections on", (), environment)
+
+        yield start
+
+
 @pytest.fixture(scope="module", params=REACTORS)
 def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -436,7 +450,7 @@ def start_service(
     reader.start()
     stack.callback(_end, process, reader)
     found = server.wait_for_line(announced)
-    server.port = int(found[1]) if found.re.groups else 0
+    server.port = int(found[1] or 0) if found.re.groups else 0
     return server
 
 
@@ -465,6 +479,7 @@ class IdleWorker:
         reactor: str,
         limits: dict[str, int] | None = None,
         automatic_methods: bool = True,
+        row: memoryview | None = None,
         access_log: Any = None,
     ) -> None:
         self.app = app
@@ -472,6 +487,7 @@ class IdleWorker:
         self.reactor = reactor
         self.limits = limits
         self.automatic_methods = automatic_methods
+        self.row = row
         self.access_log = access_log
         self.told: list[str] = []
         self.turns = 0

@@ -1,4 +1,4 @@
-"""Real servers for tests: a PostgreSQL, a Redis, an HAProxy and a certificate.
+"""Real servers for tests: a PostgreSQL, a Redis, an HAProxy, an nginx and a certificate.
 
 Owns their start and their end. Each runs on a port that the kernel picked, in a temporary folder,
 once for all tests that ask for it. What this machine does not have is a skipped test with the
@@ -203,20 +203,70 @@ listen fields
 @contextlib.contextmanager
 def haproxy(folder: pathlib.Path, speaking: int, plain: int) -> Iterator[HAProxy]:
     """An HAProxy in front of two servers: one gets headers of the PROXY protocol, one fields."""
-    path, configuration = program("haproxy", pathlib.Path("/usr/sbin")), folder / "haproxy.cfg"
     ports = HAProxy(0, 0, 0)
 
-    def command(port: int) -> list[str]:
+    def configuration(port: int) -> str:
         ports.v1, ports.v2, ports.fields = port, free_port(), free_port()
-        settings = {**dataclasses.asdict(ports), "speaking": speaking, "plain": plain}
-        configuration.write_text(HAPROXY.format(**settings))
-        return [path, "-W", "-db", "-f", str(configuration)]
+        return HAPROXY.format(**dataclasses.asdict(ports), speaking=speaking, plain=plain)
 
-    process, _ = start(command, "Loading success", folder)
-    try:
+    with haproxy_as(configuration, folder):
         yield ports
+
+
+@contextlib.contextmanager
+def haproxy_as(configuration: Callable[[int], str], folder: pathlib.Path) -> Iterator[int]:
+    """An HAProxy with this configuration for a port; yields the port."""
+    path, file = program("haproxy", pathlib.Path("/usr/sbin")), folder / "haproxy.cfg"
+
+    def command(port: int) -> list[str]:
+        file.write_text(configuration(port))
+        return [path, "-W", "-db", "-f", str(file)]
+
+    process, port = start(command, "Loading success", folder)
+    try:
+        yield port
     finally:
         stop(process, signal.SIGTERM)
+
+
+# What a distribution's nginx.conf has around the files of conf.d, with nothing outside of a folder.
+# Its workers may use the sockets of the tests' own servers: in the folders of one user.
+NGINX = """
+daemon off;
+pid nginx.pid;
+error_log stderr notice;
+worker_processes 1;
+{user}
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include site.conf;
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx_as(site: Callable[[int], str], folder: pathlib.Path) -> Iterator[int]:
+    """An nginx with this file in its `http` block, for a port; yields the port."""
+    path = program("nginx", pathlib.Path("/usr/sbin"))
+    # Others than root have no choice, and are warned of the line.
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(NGINX.format(user=user))
+
+    def command(port: int) -> list[str]:
+        (folder / "site.conf").write_text(site(port))
+        return [path, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+
+    process, port = start(command, "start worker process ", folder)
+    try:
+        yield port
+    finally:
+        stop(process, signal.SIGQUIT)
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -64,7 +65,6 @@ def test_bad_constructor_arguments_raise_at_once(arguments: dict[str, Any], mess
         ({"fd": -1}, "fd must be the number of a descriptor, not -1"),
         ({"fd": 3, "uds": "x"}, "uds and fd exclude each other"),
         ({"pidfile": ""}, "pidfile must be the path of a file"),
-        ({"reload": True}, "reload=True is not supported"),
         ({"reactor": "kqueue"}, "'kqueue'"),
         ({"port": 65536}, "65536"),
         ({"port": "80"}, "'80'"),
@@ -337,8 +337,8 @@ def test_a_signal_as_soon_as_the_port_is_open_drains(
     number: int,
 ) -> None:
     class Opening(Listeners):
-        def __init__(self, place: Place, slots: int = 1) -> None:
-            super().__init__(place, slots)
+        def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
+            super().__init__(places, slots)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr("anel.launch.Listeners", Opening)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from typing import Any
 
 import anel
 import pytest
@@ -162,6 +163,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Choices]:
     return seen
 
 
+def given(started: list[Choices]) -> dict[str, Any]:
+    """What somebody had chosen beside the application."""
+    chosen = {one.setting.name: one.value for one in started[-1] if one.origin != "default"}
+    del chosen["app"]
+    return chosen
+
+
 @pytest.mark.parametrize("words", [["run"], []])
 def test_options_reach_the_application(
     program: str, words: list[str], started: list[Choices]
@@ -170,8 +178,7 @@ def test_options_reach_the_application(
     result = invoke(*words, f"{program}:app", "--host", "::1", "--port", "81", "--reactor", "epoll")
 
     assert result.exit_code == 0, result.output
-    given = {one.setting.name: one.value for one in started[-1] if one.origin != "default"}
-    assert given == {"host": "::1", "port": 81, "reactor": "epoll"}
+    assert given(started) == {"host": "::1", "port": 81, "reactor": "epoll"}
 
 
 def test_whom_to_be_and_whom_to_believe_reach_the_application(
@@ -182,8 +189,7 @@ def test_whom_to_be_and_whom_to_believe_reach_the_application(
     result = invoke(program, *options, "--proxy-headers", "forwarded", "--no-proxy-protocol")
 
     assert result.exit_code == 0, result.output
-    given = {one.setting.name: one.value for one in started[-1] if one.origin != "default"}
-    assert given == {
+    assert given(started) == {
         "user": "nobody",
         "group": "54321",
         "trusted_proxies": ("10.0.0.0/8", "::1"),

@@ -24,12 +24,13 @@ PROGRAM = """
     import anel
     from anel.companions import Companion
     from anel.launch import Launch
+    from anel.telling import say
 
     class Echo(Companion):
         name = "echo"
 
         def run(self, channel):
-            print(f"echo {os.getpid()} under {os.getppid()}", flush=True)
+            say(f"echo {os.getpid()} under {os.getppid()}")
             signal.signal(signal.SIGUSR1, lambda *_: channel.send(b"reload"))
             signal.signal(signal.SIGUSR2, lambda *_: channel.send(b"nonsense"))
             signal.signal(signal.SIGALRM, lambda *_: sys.exit(7))
@@ -37,20 +38,20 @@ PROGRAM = """
             poll.register(channel, select.POLLIN)
             poll.poll()
             assert channel.recv(1) == b""
-            print(f"echo ends {' '.join(os.listdir('/proc/self/fd'))}", flush=True)
+            say(f"echo ends {' '.join(os.listdir('/proc/self/fd'))}")
             %s
 
         def on_message(self, message, orders):
-            print(f"heard {message.decode()}", flush=True)
+            say(f"heard {message.decode()}")
             if message == b"reload":
                 orders.reload()
 
         def shed(self):
             pass
 
-    Launch.companions = lambda self: [Echo()]
+    Launch.companions = lambda self, *_: [Echo()]
     app = anel.Application()
-    app.on_shutdown(lambda: print(f"worker {os.getpid()} ends", flush=True))
+    app.on_shutdown(lambda: say(f"worker {os.getpid()} ends"))
     app.router.add_route("/", lambda request: request.Response(text=str(os.getpid())))
     app.run("127.0.0.1", 0, worker_num=2)
 """

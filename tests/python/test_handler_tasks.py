@@ -247,9 +247,8 @@ def test_a_drain_cancels_what_does_not_end(serve: Serve, reactor: str) -> None:
     server = serve(
         """
         import asyncio
-        from anel import Application, serving
+        from anel import Application
 
-        serving.DRAIN_DEADLINE_S = 0.1
         app = Application()
 
         async def waits(request):
@@ -260,6 +259,8 @@ def test_a_drain_cancels_what_does_not_end(serve: Serve, reactor: str) -> None:
         """,
         "--reactor",
         reactor,
+        "--timeout-graceful",
+        "100ms",
     )
     with server.client() as client:
         client.send(get("/") * 3)

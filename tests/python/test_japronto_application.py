@@ -184,11 +184,6 @@ def test_run_is_called_with_host_and_port_and_listens_on_8080_everywhere() -> No
     assert (held["host"], held["port"]) == ("0.0.0.0", 8080)
 
 
-def test_what_is_not_there_yet_is_said() -> None:
-    with pytest.raises(ConfigError, match="is not supported yet"):
-        Application().run("127.0.0.1", 0, reload=True)
-
-
 @pytest.mark.usefixtures("idle_worker")
 def test_one_worker_may_be_asked_for(idle_worker: type[IdleWorker]) -> None:
     app = Application()
@@ -459,7 +454,7 @@ def test_a_program_that_cannot_be_run_says_why(
 
 def test_a_traceback_shows_the_frames_of_the_script_alone(tmp_path: pathlib.Path) -> None:
     (tmp_path / "two.py").write_text(
-        "from japronto import Application\nApplication().run(reload=True)\n"
+        "from japronto import Application\nApplication().run(port=-1)\n"
     )
 
     ended = run("anel", "run", "--japronto", "two.py", cwd=tmp_path)
@@ -468,7 +463,7 @@ def test_a_traceback_shows_the_frames_of_the_script_alone(tmp_path: pathlib.Path
     files = [line for line in ended.stderr.splitlines() if line.lstrip().startswith("File ")]
     assert len(files) == 1
     assert "two.py" in files[0]
-    assert ended.stderr.rstrip().endswith("reload=True is not supported yet: leave it out")
+    assert ended.stderr.rstrip().endswith("port must be an int from 0 to 65535, not -1")
 
 
 def test_a_module_attribute_is_loaded_as_by_japrontos_command_line(tmp_path: pathlib.Path) -> None:

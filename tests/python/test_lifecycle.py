@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from anel.serving import DRAIN_DEADLINE_S
+from anel.rules import GRACEFUL_S
 from conftest import DEADLINE_S, Client, Serve, Server, get, start_server, wait_until
 
 PROGRAM = """
@@ -244,7 +244,7 @@ def test_a_handler_beyond_the_deadline_is_cancelled_and_answered_with_503(server
     assert [(answer.status, answer.text) for answer in answers] == [
         (503, "Service unavailable")
     ] * 4
-    assert time.monotonic() - before >= DRAIN_DEADLINE_S - 1
+    assert time.monotonic() - before >= GRACEFUL_S - 1
     assert {answer.field("Connection") for answer in answers} == {"close"}
     assert server.wait() == 0
     for client in clients:
@@ -311,7 +311,7 @@ def test_a_second_signal_ends_at_once(server: Server) -> None:
         before = time.monotonic()
 
         assert server.stop() == 0
-        assert time.monotonic() - before < DRAIN_DEADLINE_S - 1
+        assert time.monotonic() - before < GRACEFUL_S - 1
 
 
 def test_a_connection_during_a_drain_is_refused(server: Server) -> None:

@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator
 
 import pytest
-from anel import concurrency
+from anel import Application, concurrency
 from anel.exceptions import ConfigError
 from anel.listener import Listeners, Place
 from conftest import DEADLINE_S, Answer, Client, Server, get, start_service, wait_until
@@ -117,9 +117,9 @@ def test_a_unix_socket_that_nobody_listens_on_is_replaced(
 
 def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "socket"
-    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+    with contextlib.closing(Listeners([Place("", 0, str(path))])):
         with pytest.raises(OSError, match="in use"):
-            Listeners(Place("", 0, str(path)))
+            Listeners([Place("", 0, str(path))])
 
         assert path.is_socket()
 
@@ -129,16 +129,16 @@ def test_a_file_is_no_socket_to_replace(tmp_path: pathlib.Path) -> None:
     path.write_text("precious")
 
     with pytest.raises(OSError, match="in use"):
-        Listeners(Place("", 0, str(path)))
+        Listeners([Place("", 0, str(path))])
 
     assert path.read_text() == "precious"
 
 
 def test_the_path_of_a_successor_is_not_removed(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "socket"
-    first = Listeners(Place("", 0, str(path)))
+    first = Listeners([Place("", 0, str(path))])
     path.unlink()
-    with contextlib.closing(Listeners(Place("", 0, str(path)))):
+    with contextlib.closing(Listeners([Place("", 0, str(path))])):
         first.close()
 
         assert path.is_socket()
@@ -335,3 +335,92 @@ def test_a_quota_of_the_control_group_is_rounded_up(
 def test_what_is_no_number_of_workers_is_refused(wanted: object) -> None:
     with pytest.raises(ConfigError, match="worker_num must be"):
         concurrency.worker_count(wanted)  # type: ignore[arg-type]
+
+
+# Several places.
+
+
+@WITH_AND_WITHOUT
+def test_several_places_are_listened_on(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "socket"
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        fd = opened.fileno()
+        places = ["-b", "127.0.0.1:0,[::1]:0", "--bind", f"unix:{path}", "-b", f"fd:{fd}"]
+        server = start(*places, *workers, pass_fds=[fd])
+
+        announced = server.lines[-1].removeprefix("Accepting connections on ").split(", ")
+        ipv4, ipv6 = (int(address.rpartition(":")[2]) for address in announced[:2])
+        assert announced[2:] == [f"unix:{path}", f"http://127.0.0.1:{opened.getsockname()[1]}"]
+        for family, address in (
+            (socket.AF_INET, ("127.0.0.1", ipv4)),
+            (socket.AF_INET6, ("::1", ipv6)),
+            (socket.AF_UNIX, str(path)),
+            (socket.AF_INET, opened.getsockname()),
+        ):
+            assert ask(family, address).status == 200
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("127.0.0.1:80", Place("127.0.0.1", 80)),
+        ("localhost:0", Place("localhost", 0)),
+        (":8000", Place("", 8000)),
+        ("[::]:8000", Place("[::]", 8000)),
+        ("unix:/run/a:b", Place("", 0, "/run/a:b")),
+        ("unix:relative", Place("", 0, "relative")),
+        ("fd:3", Place("", 0, None, (3,))),
+    ],
+)
+def test_a_place_is_written_in_one_word(text: str, place: Place) -> None:
+    assert Place.at(text) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8000", "localhost", "::1:80", "[::1]", "a:b", "unix:", "fd:", "fd:x", "a:-1"]
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"a place must be host:port, .*, not "):
+        Place.at(text)
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "with_workers"])
+def test_a_place_that_is_taken_is_named_and_the_others_are_given_back(
+    tmp_path: pathlib.Path, workers: list[str]
+) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "anel", "program.py", "-b", "unix:mine"]
+        ended = subprocess.run(
+            [*command, "-b", f"127.0.0.1:{port}", *workers],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+
+    assert ended.returncode == 4
+    assert ended.stderr == f"anel: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"bind": "nowhere"}, "bind: a place must be host:port"),
+        ({"bind": ["127.0.0.1:65536"]}, "bind: port must be an int from 0 to 65535"),
+        ({"bind": ":0", "uds": "x"}, "bind excludes uds and fd"),
+        ({"bind": ":0", "fd": 3}, "bind excludes uds and fd"),
+        ({"bind": 80}, "bind must be a str or an iterable of str"),
+    ],
+)
+def test_a_wrong_place_is_named_by_run(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Application().run(**arguments)  # type: ignore[arg-type]
+
+    assert words in str(caught.value)

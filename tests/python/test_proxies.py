@@ -9,8 +9,9 @@ import contextlib
 import http.client
 import json
 import pathlib
+import socket
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ PROGRAM = """
         peername = request.transport.get_extra_info("peername")
         return {
             "client": request.remote_addr,
-            "peername": peername[:2],
+            "peername": peername and peername[:2],
             "socket": request.transport.get_extra_info("socket").getpeername()[:2],
             "hostname": request.hostname,
             "port": request.port,
@@ -156,13 +157,148 @@ def test_options_go_before_the_environment_and_that_before_the_application(
     assert show(server, FORWARDED_FOR)["client"] == client
 
 
-# The PROXY protocol.
-
-
 @contextlib.contextmanager
 def ended(server: Server) -> Iterator[Server]:
     yield server
     assert server.stop() == 0, "\n".join(server.lines)
+
+
+# Unix sockets, whose clients have no address.
+
+
+OverUnix = Callable[..., contextlib.AbstractContextManager[Client]]
+
+
+@pytest.fixture
+def over_unix(serve_at: Serve, reactor: str, tmp_path: pathlib.Path) -> OverUnix:
+    """`over_unix(*options)` starts the program on a Unix socket and connects to it."""
+    path = str(tmp_path / "socket")
+
+    @contextlib.contextmanager
+    def connected(*options: str) -> Iterator[Client]:
+        server = serve_at(PROGRAM, "--reactor", reactor, "--uds", path, *options)
+        with ended(server), Client.to(socket.AF_UNIX, path) as client:
+            yield client
+
+    return connected
+
+
+@pytest.mark.parametrize("options", [[], ["--trusted-proxies", "0.0.0.0/0,::/0"]])
+def test_a_peer_over_a_unix_socket_is_no_proxy_by_itself(
+    over_unix: OverUnix, options: list[str]
+) -> None:
+    with over_unix(*options) as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1")).value
+
+    assert (shown["client"], shown["peername"]) == (None, None)
+
+
+@pytest.mark.parametrize("target", ["/", "/later"])
+def test_a_trusted_proxy_over_a_unix_socket_names_the_client(
+    over_unix: OverUnix, target: str
+) -> None:
+    headers = ["--proxy-headers", "x-forwarded-for,x-forwarded-host"]
+    with over_unix("--trusted-proxies", "unix", *headers) as client:
+        fields = ["X-Forwarded-For: 6.6.6.6, 192.0.2.1", "X-Forwarded-Host: a.example:8443"]
+        named = client.ask(get(target, *fields)).value
+        unnamed = client.ask(get(target)).value
+
+    assert (named["client"], named["hostname"], named["port"]) == ("192.0.2.1", "a.example", 8443)
+    assert (unnamed["client"], unnamed["hostname"], unnamed["port"]) == (None, "a", None)
+    assert named["peername"] is unnamed["peername"] is None
+
+
+def test_a_proxy_over_a_unix_socket_may_be_behind_another(over_unix: OverUnix) -> None:
+    with over_unix("--trusted-proxies", "unix,10.0.0.0/8") as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1, 10.1.1.1")).value
+
+    assert shown["client"] == "192.0.2.1"
+
+
+def test_who_trusts_unix_sockets_believes_nobody_with_an_address(serve: Serve) -> None:
+    server = serve(PROGRAM, "--trusted-proxies", "unix")
+
+    assert show(server, FORWARDED_FOR)["client"] == "127.0.0.1"
+
+
+def test_the_environment_may_name_unix_sockets(
+    over_unix: OverUnix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANEL_TRUSTED_PROXIES", "unix")
+    with over_unix() as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1")).value
+
+    assert shown["client"] == "192.0.2.1"
+
+
+def test_the_application_may_name_unix_sockets(serve_at: Serve, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "socket")
+    source = PROGRAM.replace("Application()", "Application(trusted_proxies=['unix'])")
+    serve_at(source, "--uds", path)
+
+    with Client.to(socket.AF_UNIX, path) as client:
+        shown = client.ask(get("/", "X-Forwarded-For: 192.0.2.1")).value
+
+    assert shown["client"] == "192.0.2.1"
+
+
+def test_the_request_log_names_the_client_behind_a_unix_socket(
+    serve_at: Serve, tmp_path: pathlib.Path
+) -> None:
+    path = str(tmp_path / "socket")
+    server = serve_at(PROGRAM, "--debug", "--uds", path, "--trusted-proxies", "unix")
+
+    with Client.to(socket.AF_UNIX, path) as client:
+        client.ask(get("/", "X-Forwarded-For: 192.0.2.1"))
+
+    server.wait_for_line(r"^192\.0\.2\.1 GET /$")
+
+
+def test_the_access_log_names_the_client_behind_a_unix_socket(
+    serve_at: Serve, tmp_path: pathlib.Path
+) -> None:
+    path, log = str(tmp_path / "socket"), tmp_path / "access.log"
+    options = ["--uds", path, "--trusted-proxies", "unix", "--access-log", str(log)]
+    with ended(serve_at(PROGRAM, *options)), Client.to(socket.AF_UNIX, path) as client:
+        client.ask(get("/", "X-Forwarded-For: 192.0.2.1"))
+        client.ask(get("/"))
+
+    named, unnamed = log.read_text().splitlines()
+    assert named.startswith("192.0.2.1 - - [")
+    assert unnamed.startswith("- - - [")
+
+
+def test_the_proxy_protocol_over_a_unix_socket(over_unix: OverUnix) -> None:
+    with over_unix("--trusted-proxies", "unix", "--proxy-protocol") as client:
+        client.send(V1)
+        shown = [
+            client.ask(get(target, "X-Forwarded-For: 6.6.6.6")).value for target in ("/", "/later")
+        ]
+
+    for one in shown:
+        assert (one["client"], one["peername"]) == ("192.0.2.1", ["192.0.2.1", 56324])
+
+
+def test_a_header_without_a_client_over_a_unix_socket(over_unix: OverUnix) -> None:
+    with over_unix("--trusted-proxies", "unix", "--proxy-protocol") as client:
+        client.send(b"PROXY UNKNOWN\r\n")
+        shown = client.ask(get("/", "X-Forwarded-For: 6.6.6.6")).value
+
+    assert (shown["client"], shown["peername"]) == (None, None)
+
+
+def test_the_proxy_protocol_is_not_for_unix_sockets_that_are_not_named(
+    over_unix: OverUnix,
+) -> None:
+    with over_unix("--trusted-proxies", LOCAL, "--proxy-protocol") as client:
+        # It may be closed before it is read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.send(V1 + get())
+
+        assert is_closed_in_silence(client)
+
+
+# The PROXY protocol.
 
 
 @pytest.fixture
@@ -324,6 +460,8 @@ def test_a_real_proxy_names_its_clients(
         ({"trusted_proxies": ["10.0.0.1/8"]}, "10.0.0.1/8 has host bits set"),
         ({"trusted_proxies": "localhost"}, "'localhost'"),
         ({"trusted_proxies": "*"}, "0.0.0.0/0 and ::/0 are everybody"),
+        ({"trusted_proxies": "unix:/run/a.sock"}, "unix, without a path, is everybody"),
+        ({"trusted_proxies": ["/run/a.sock"]}, "unix, without a path, is everybody"),
         ({"trusted_proxies": 7}, "trusted_proxies must be a str or an iterable"),
         ({"trusted_proxies": [7]}, "trusted_proxies must hold str"),
         ({"trusted_proxies": b"::1"}, "trusted_proxies must be a str or an iterable"),
@@ -367,9 +505,17 @@ def test_networks_are_what_they_mean() -> None:
     written = " 10.0.0.0/8 , 192.0.2.7,,2001:db8::/32, ::ffff:172.16.0.0/108 "
     words = options.said_by_application(trusted_proxies=written)["trusted_proxies"]
 
-    assert proxies.networks(words) == [
+    assert proxies.believed(words) == [
         ("10.0.0.0", 8),
         ("192.0.2.7", 32),
         ("2001:db8::", 32),
         ("172.16.0.0", 12),
     ]
+
+
+def test_unix_is_a_word_beside_networks() -> None:
+    both = proxies.named(["Unix", "10.0.0.0/8"], ["x-forwarded-for"], None)
+    alone = proxies.named(["unix"], ["forwarded"], True)
+
+    assert both == ([("10.0.0.0", 8)], True, ["x-forwarded-for"], False)
+    assert alone == ([], True, ["forwarded"], True)

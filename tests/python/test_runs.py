@@ -8,7 +8,7 @@ import gc
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -26,8 +26,8 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
     ports: queue.Queue[int] = queue.Queue()
 
     class Opening(Listeners):
-        def __init__(self, place: Place, slots: int = 1) -> None:
-            super().__init__(place, slots)
+        def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
+            super().__init__(places, slots)
             ports.put(self.of(0)[0].getsockname()[1])
 
     @contextlib.contextmanager

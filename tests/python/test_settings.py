@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from anel import Application, ConfigError, choices, options, settings
 from anel.limits import LIMITS, Limit
-from anel.options import OPTIONS, RunOptions
+from anel.options import APPLICATION, OPTIONS, RunOptions
 from anel.settings import Number, Setting, Unit
 from conftest import Serve, get
 
@@ -38,7 +38,7 @@ def write(folder: pathlib.Path, *lines: str) -> None:
 def held(name: str, own: dict[str, Any] | None = None, **said: Any) -> tuple[Any, str]:
     """The value of an option, and where it comes from; `said` is what `run()` is given."""
     found = options.resolve(options.said_by_run(None, said), own)
-    return found[name], found.origin(name)
+    return found[name], found.of(name).origin
 
 
 def run(*arguments: str, cwd: pathlib.Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -109,7 +109,7 @@ def test_names_and_keys_are_unique() -> None:
 
 
 def test_every_option_is_a_keyword_of_run() -> None:
-    japrontos = {"host", "port", "debug"}
+    japrontos = {"host", "port", "reload", "debug"}
 
     assert {*RunOptions.__annotations__} == {one.parameter for one in OPTIONS} - japrontos
 
@@ -310,7 +310,7 @@ def test_config_tells_what_holds_and_why(folder: pathlib.Path) -> None:
     ended = run("config", "app.py", "--limit-pipeline", "3", cwd=folder, ANEL_LIMIT_STREAM="5MiB")
 
     lines = [line.split() for line in ended.stdout.splitlines()]
-    assert len(lines) == len(OPTIONS)
+    assert len(lines) == len(APPLICATION) + len(OPTIONS)
     for line in (
         ["limit-request-fields", "7", "application"],
         ["limit-body", "1MiB", "pyproject.toml"],

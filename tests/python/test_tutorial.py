@@ -15,7 +15,7 @@ import urllib.parse
 
 import pytest
 from anel.cli import main
-from conftest import Serve
+from conftest import Serve, Server
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "tutorial").glob("[0-9]*.md"))
@@ -27,9 +27,12 @@ DOCUMENTS = [
     *(ROOT / "src").rglob("*.md"),
     *(ROOT / "tests" / "cases").glob("*.md"),
     *(ROOT / "benchmarks").glob("*.md"),
+    ROOT / "deploy" / "README.md",
 ]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A request and its answer, or a command that serves the program: `anel run NN_name.py ...`.
+_STEP = re.compile(r"(?ms)^```console\n(\$ .*?\n)(.*?)^```$|^    \$ anel run \d\d_\w+\.py (.*?)$")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 _HEADING = re.compile(r"(?m)^#+ (.*)$")
 _DATE = re.compile(r"(?m)^Date: \w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT$")
@@ -77,6 +80,11 @@ class Curl:
                 case _:
                     curl.urls.append(word)
         return curl
+
+    def port(self) -> int | None:
+        """The one port that is asked."""
+        (port,) = {urllib.parse.urlsplit(url).port for url in self.urls}
+        return port
 
     def request(self) -> bytes:
         """All requests of the line, one behind the other."""
@@ -158,20 +166,54 @@ def test_the_program_in_a_chapter_is_the_file_beside_it(chapter: pathlib.Path) -
     assert blocks(chapter, "python") == [PROGRAMS[chapter].read_text()]
 
 
+@dataclasses.dataclass
+class Session:
+    """How a chapter starts its program, and the requests and answers that it shows of it."""
+
+    options: list[str] = dataclasses.field(default_factory=list)
+    exchanges: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def all_of(cls, chapter: pathlib.Path) -> list[Session]:
+        """The first is the program as it is; one that shows nothing is none."""
+        sessions = [cls()]
+        for line, answer, options in _STEP.findall(chapter.read_text()):
+            if line:
+                sessions[-1].exchanges.append((line.rstrip(), answer))
+            else:
+                sessions.append(cls(shlex.split(options, comments=True)))
+        return [session for session in sessions if session.exchanges]
+
+    def on_free_ports(self) -> list[str]:
+        """The options, for ports that the kernel picks."""
+        words = [re.sub(r"^(127\.0\.0\.1):\d+$", r"\1:0", word) for word in self.options]
+        for name in ("--host", "--port"):
+            if name in words:
+                del words[words.index(name) : words.index(name) + 2]
+        return words
+
+
 @pytest.mark.parametrize("chapter", PROGRAMS, ids=lambda path: path.stem)
 def test_the_requests_in_a_chapter_are_answered_as_printed(
     chapter: pathlib.Path, serve: Serve, reactor: str
 ) -> None:
-    server = serve(PROGRAMS[chapter].read_text(), "--reactor", reactor)
-    exchanges = [block.partition("\n")[::2] for block in blocks(chapter, "console")]
+    sessions = Session.all_of(chapter)
 
-    assert exchanges, "a chapter shows at least one request"
-    for line, expected in exchanges:
-        curl = Curl.parse(line)
-        printed = curl.printed(server.exchange(curl.request()))
-        # A block ends its last line even where the body does not, and shows no blank line there.
-        printed = printed.rstrip("\n") + "\n"
-        assert _DATE.sub("Date: *", printed) == _DATE.sub("Date: *", expected), line
+    assert sessions, "a chapter shows at least one request"
+    for session in sessions:
+        options = [*session.on_free_ports(), "--reactor", reactor]
+        server = serve(PROGRAMS[chapter].read_text(), *options)
+        for line, expected in session.exchanges:
+            curl = Curl.parse(line)
+            place = server
+            if curl.port() != 8080:
+                metrics = server.wait_for_line(r"^Metrics at http://127\.0\.0\.1:(\d+)/metrics$")
+                place = Server(server.process, int(metrics[1]))
+            printed = curl.printed(place.exchange(curl.request()))
+            # A block ends its last line even where the body does not, and shows no blank line
+            # there.
+            printed = printed.rstrip("\n") + "\n"
+            assert _DATE.sub("Date: *", printed) == _DATE.sub("Date: *", expected), line
 
 
 def test_every_chapter_names_the_next() -> None:
@@ -180,8 +222,8 @@ def test_every_chapter_names_the_next() -> None:
 
 
 def test_contributing_lists_the_targets_of_make() -> None:
-    targets = re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text())
-    listed = re.findall(r"(?m)^    make ([a-z]+)", (ROOT / "CONTRIBUTING.md").read_text())
+    targets = re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text())
+    listed = re.findall(r"(?m)^    make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text())
 
     assert sorted(listed) == sorted(targets)
 

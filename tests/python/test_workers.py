@@ -286,7 +286,7 @@ def test_a_server_whose_last_worker_cannot_be_replaced_ends_with_3(
 def test_a_port_that_is_taken_ends_the_server_with_4(tmp_path: pathlib.Path) -> None:
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
     # As another server with workers has it.
-    listeners = Listeners(Place("127.0.0.1", 0), 2)
+    listeners = Listeners([Place("127.0.0.1", 0)], 2)
     port = listeners.of(0)[0].getsockname()[1]
     command = [sys.executable, "-m", "anel", "program.py", "--port", str(port), "--workers", "2"]
 
