@@ -124,7 +124,7 @@ class Launch:
             listeners = _listen([Place.at(self.metrics_bind)], None)
             observer = Observer(listeners, board, serve_handlers)
             companions.append(observer)
-            say(f"Metrics at {observer.addresses()}/metrics")
+            say(f"Metrics at {observer.address()}")
         return companions
 
     def serve(self, work: Callable[[Post, Sequence[int]], None], serve_handlers: Serve) -> None:

@@ -336,6 +336,7 @@ class Master:
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
         for _, worker in self._slots.workers():
+            worker.row.note_state(State.STOPPING)
             worker.tell_to_end(seconds)
 
     def _fail(self) -> None:
