@@ -52,6 +52,7 @@ SHOWN = {
     "--reload": "test_reload.test_the_package_of_an_application_is_watched_wherever_it_is",
     "--reload-dir": "test_reload.test_a_folder_elsewhere_is_watched_instead",
     "--reload-include": "test_reload.test_other_files_are_watched_when_they_are_named",
+    "--reload-delay": "test_reload.test_a_save_counts_once_files_stay_as_they_are_for_the_delay",
     "--reload-exclude": "test_reload.test_what_is_excluded_reloads_nothing",
     "--reload-delay": "test_reload.test_a_program_says_which_files_are_watched",
     "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
