@@ -83,12 +83,8 @@ impl Connection {
         self.turn_requests += 1;
         let direct = self.queue.is_empty();
         let begin = self.out.len();
-        let mut held_back = Vec::new();
-        let out = if direct {
-            &mut self.out
-        } else {
-            &mut held_back
-        };
+        let mut held = Vec::new();
+        let out = if direct { &mut self.out } else { &mut held };
         let responder = Responder {
             out,
             context,
@@ -97,11 +93,7 @@ impl Connection {
         };
         let decision = handler.on_request(request, responder).0;
         if RECORDS && let Some(recorder) = desk.recorder {
-            let written = if direct {
-                &self.out[begin..]
-            } else {
-                &held_back
-            };
+            let written = if direct { &self.out[begin..] } else { &held };
             let begins_at = direct.then(|| self.output_at() - written.len() as u64);
             if let Some((written, chosen)) = recorder.choose(written) {
                 let answer = (written, chosen, begins_at);
@@ -114,13 +106,13 @@ impl Connection {
             Decision::Answered { close } => {
                 self.closing = self.closing.or(close);
                 if !direct {
-                    self.queue.push_ready(held_back);
+                    self.queue.push_ready(held);
                 }
             }
             Decision::Streaming { framing, close } => {
                 self.closing = self.closing.or(close);
                 self.note_framing(framing);
-                self.queue.push_streaming(framing, held_back);
+                self.queue.push_streaming(framing, held);
                 desk.counters.streams_total += 1;
             }
             Decision::Later => self.queue.push_awaiting(context, desk.now_ms),
