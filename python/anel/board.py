@@ -340,9 +340,12 @@ def _reading(
     head: list[int], pasts: list[list[int]], rows: list[list[int]], *, is_counted: bool
 ) -> Reading:
     now_ns = time.monotonic_ns()
+    by_owner: dict[int, list[list[int]]] = {}
+    for row in rows:
+        by_owner.setdefault(row[Column.OWNER], []).append(row)
     slots = []
     for number, past in enumerate(pasts):
-        living = [row for row in rows if row[Column.OWNER] == number + 1]
+        living = by_owner.get(number + 1, [])
         # The past has no gauges, so they are of those that live.
         sums = [sum(column) for column in zip(past[:COUNTED], *living, strict=False)]
         slots.append(

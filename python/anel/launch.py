@@ -21,7 +21,6 @@ from anel.concurrency import worker_count
 from anel.control import Control
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
-from anel.heartbeat import show_stacks_when_stuck
 from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
 from anel.observer import Observer, Serve
@@ -125,7 +124,7 @@ class Launch:
             listeners = _listen([Place.at(self.metrics_bind)], None)
             observer = Observer(listeners, board, serve_handlers)
             companions.append(observer)
-            say(f"Metrics at {observer.addresses()}/metrics")
+            say(f"Metrics at {observer.address()}")
         return companions
 
     def serve(self, work: Callable[[Post, Sequence[int]], None], serve_handlers: Serve) -> None:
@@ -137,9 +136,6 @@ class Launch:
         """
         post = current()
         if post is not None:
-            if post.beat_every_s is not None:
-                # Unless the fork has done it: a program that is run again has forgotten it.
-                show_stacks_when_stuck()
             with early_signals(post.signals) as early:
                 work(post, early)
         elif self.forks and self.reload:

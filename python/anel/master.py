@@ -34,7 +34,6 @@ from anel.rolling import Roll
 from anel.rules import Rules
 from anel.slots import Slot, Slots
 from anel.starting import Starter
-from anel.status import status
 from anel.systemd import Notifier
 from anel.telling import complain, say
 
@@ -127,7 +126,7 @@ class Master:
 
     def report(self) -> dict[str, Any]:
         """How the server does."""
-        return status(self._board.read(), self._listeners.addresses())
+        return {"address": self._listeners.addresses(), **self._board.read().described()}
 
     @property
     def awaits_change(self) -> bool:
@@ -337,6 +336,7 @@ class Master:
         # The workers' own descriptors keep the sockets open until they have stopped accepting.
         self._listeners.close()
         for _, worker in self._slots.workers():
+            worker.row.note_state(State.STOPPING)
             worker.tell_to_end(seconds)
 
     def _fail(self) -> None:

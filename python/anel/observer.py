@@ -101,11 +101,14 @@ class Observer(Companion):
         """Answers until the master is gone. Whoever stops a server does not stop this first."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _nothing)
-        handlers = {"/metrics": self._metrics, "/health": self._health, "/ready": self._ready}
         post = _ObserverPost(self._listeners.of(0), channel)
         # What becomes of its own connections is not what people are told of the server's.
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            self._serve(post, handlers)
+            self._serve(post, self.handlers())
+
+    def handlers(self) -> Handlers:
+        """What is to be had, by its path."""
+        return {"/metrics": self._metrics, "/health": self._health, "/ready": self._ready}
 
     def on_message(self, message: bytes, orders: Orders) -> None:
         """It says nothing."""
@@ -117,9 +120,10 @@ class Observer(Companion):
         else:
             self._listeners.keep(None)
 
-    def addresses(self) -> str:
-        """Where it answers, as URLs."""
-        return self._listeners.addresses()
+    def address(self) -> str:
+        """Where metrics are to be had: a URL, or a Unix socket."""
+        address = self._listeners.addresses()
+        return address if address.startswith("unix:") else f"{address}/metrics"
 
     # Answers.
 

@@ -151,7 +151,7 @@ class Slots:
                 self.wanted = number
                 raise SetupError(
                     error.errno,
-                    f"there cannot be more than {number} workers: cannot open another socket for"
+                    f"there cannot be more workers than {number}: cannot open another socket for"
                     f" {self._listeners.addresses()}",
                     "a server that has given up its privileges opens none; start it with as many"
                     " workers as it may need",

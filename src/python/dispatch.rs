@@ -211,17 +211,22 @@ fn answer_one(
     };
     let mut context = None;
     let outcome = match entry {
-        Some((handler, kind)) => match timed(shared, exchange, || {
-            call(shared, request, exchange, handler.bind(py), kind)
-        }) {
-            Ok(Progress::Later) => return responder.later(),
-            Ok(Progress::Done(result)) => result,
-            Ok(Progress::Answered(early)) => {
-                context = early.context;
-                Ok(early.response.into_any())
+        Some((handler, kind)) => {
+            let called = shared.measures.as_ref().map(|_| Instant::now());
+            let progress = call(shared, request, exchange, handler.bind(py), kind);
+            if let Some(called) = called {
+                note_time(shared, exchange, called, &progress);
             }
-            Err(error) => Err(error),
-        },
+            match progress {
+                Ok(Progress::Later) => return responder.later(),
+                Ok(Progress::Done(result)) => result,
+                Ok(Progress::Answered(early)) => {
+                    context = early.context;
+                    Ok(early.response.into_any())
+                }
+                Err(error) => Err(error),
+            }
+        }
         None => answer::unmatched(shared, request),
     };
     let response = answer::from_outcome(shared, request, outcome);
@@ -277,23 +282,19 @@ fn begin_stream<'py>(
     verdict
 }
 
-/// Calls a handler, and measures its time where somebody wants to know.
-#[inline]
-fn timed<'py>(
+/// Measures the time of a handler, where somebody wants to know.
+#[cold]
+fn note_time(
     shared: &Shared,
     exchange: ExchangeId,
-    call: impl FnOnce() -> PyResult<Progress<'py>>,
-) -> PyResult<Progress<'py>> {
-    let Some(measures) = &shared.measures else {
-        return call();
-    };
-    let called = Instant::now();
-    let progress = call();
-    match progress {
-        Ok(Progress::Later) => shared.called_at(exchange, called),
-        _ => measures.on_handled(Answered::AtOnce, called.elapsed()),
+    called: Instant,
+    progress: &PyResult<Progress<'_>>,
+) {
+    match (progress, &shared.measures) {
+        (Ok(Progress::Later), _) => shared.called_at(exchange, called),
+        (_, Some(measures)) => measures.on_handled(Answered::AtOnce, called.elapsed()),
+        (_, None) => {}
     }
-    progress
 }
 
 #[inline]

@@ -224,29 +224,13 @@ def test_a_row_in_memory_alone_is_not_seen_by_the_next_program() -> None:
     assert Row.taken_over(told).counted is None
 
 
-def test_a_reading_can_be_told_in_json() -> None:
-    board = Board()
-    row = board.enter(0)
-    row.note_pid(4711)
-    count(row, "requests_total", 3)
-
-    told = json.loads(json.dumps(board.read().described()))
-
-    assert (told["state"], told["pid"], told["workers_wanted"]) == ("starting", 0, 0)
-    (slot,) = told["workers"]
-    assert (slot["worker"], slot["starts"], slot["deaths"]) == (0, 1, 0)
-    assert slot["counters"]["requests_total"] == 3
-    (process,) = slot["processes"]
-    assert (process["pid"], process["state"], process["beat_age_s"]) == (4711, "starting", None)
-
-
-def test_nothing_is_told_of_counters_that_nobody_counts() -> None:
+def test_nothing_is_read_of_counters_that_nobody_counts() -> None:
     board = Board(is_counted=False)
     board.enter(0)
 
-    (slot,) = board.read().described()["workers"]
+    (slot,) = board.read().slots
 
-    assert slot["counters"] == {}
+    assert (slot.starts, slot.numbers, slot.histograms) == (1, {}, {})
 
 
 @pytest.mark.parametrize(

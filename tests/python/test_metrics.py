@@ -17,10 +17,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from anel import Application
+from anel import Application, _core
+from anel.board import Board
+from anel.listener import Listeners, Place
 from anel.metrics import METRICS, _escape
+from anel.observer import Observer
 from conftest import (
     DEADLINE_S,
     Answer,
@@ -335,6 +340,38 @@ def test_a_worker_on_somebody_elses_loop_publishes_too(serve: Serve) -> None:
     wait_until(lambda: total(server, "anel_worker_awake_seconds") == 0, "a rest")
 
 
+def test_the_time_to_get_the_gil_back_is_that_which_other_threads_keep_it(serve: Serve) -> None:
+    spinning = (
+        PROGRAM
+        + """
+    import threading
+
+    def spin():
+        while True:
+            pass
+
+    threading.Thread(target=spin, daemon=True).start()
+    """
+    )
+    server = serve(spinning, *BESIDE)
+
+    def slow_waits() -> float:
+        """Those in which the other thread used up its switch interval, 5 ms, after a request."""
+        server.ask(get("/"))
+        within = total(server, "anel_gil_wait_seconds_bucket", le="0.001")
+        return total(server, "anel_gil_wait_seconds_count") - within
+
+    wait_until(lambda: slow_waits() >= 5, "waits for the GIL")
+
+
+def test_heartbeats_are_shown_where_there_are_some(serve: Serve, watched: Server) -> None:
+    server = serve(PROGRAM, *BESIDE, "--timeout-heartbeat", "10s")
+
+    wait_until(lambda: "anel_worker_beat_age_seconds" in samples(server), "a beat")
+    assert total(server, "anel_worker_beat_age_seconds") < 10
+    assert "anel_worker_beat_age_seconds" not in samples(watched)
+
+
 def test_waits_are_those_that_the_kernel_has_seen(tmp_path: pathlib.Path, reactor: str) -> None:
     calls = {"io_uring": ("io_uring_enter",), "epoll": ("epoll_wait", "epoll_pwait2")}[reactor]
     strace = find_program("strace")
@@ -442,6 +479,27 @@ def test_totals_do_not_go_back_when_workers_are_replaced(serve: Serve) -> None:
     assert total(server, "anel_worker_starts_total") == 4
 
 
+def test_totals_do_not_go_back_when_there_are_fewer_workers(serve: Serve) -> None:
+    server = serve(PROGRAM, *BESIDE)
+    counted = Counted(server)
+    server.process.send_signal(signal.SIGTTIN)
+    wait_until(lambda: len(worker_pids(server)) == 2, "another worker")
+    assert total(server, "anel_workers_wanted") == 2
+    for _ in range(20):
+        server.ask(get("/"))
+    wait_for_total(server, "anel_requests_total", 20)
+    counted.look()
+
+    server.process.send_signal(signal.SIGTTOU)
+    while len(worker_pids(server)) == 2:
+        counted.look()
+    counted.look()
+
+    assert total(server, "anel_workers_wanted") == 1
+    assert total(server, "anel_requests_total") == 20
+    assert total(server, "anel_worker_deaths_total") == 0
+
+
 class Counted:
     """Totals as they were seen so far."""
 
@@ -517,7 +575,21 @@ def test_a_server_that_stops_is_not_ready_and_answers_what_it_has(serve: Serve) 
 
         assert client.answer().text == "waited"
     assert (health.status, ready.status) == (200, 503)
-    assert ready.text == "not ready: the server stops, 1 of 1 worker ready\n"
+    assert ready.text == "not ready: the server stops, 0 of 1 worker ready\n"
+    assert server.wait() == 0
+
+
+def test_a_server_that_is_about_to_stop_is_not_ready_and_serves_on(serve: Serve) -> None:
+    server = serve(PROGRAM, *BESIDE, "--shutdown-delay", "1s")
+
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not is_ready(server), "the end of readiness")
+    ready = ask(server, "/ready")
+    answer = server.ask(get("/"))
+
+    assert ready.text == "not ready: the server drains, 1 of 1 worker ready\n"
+    assert answer.status == 200
+    assert answer.field("Connection") is None
     assert server.wait() == 0
 
 
@@ -538,6 +610,22 @@ def test_a_server_whose_worker_is_gone_is_not_ready_until_the_next_one_serves(
 
         assert worker_pids(server) != [pid]
         assert server.stop() == 0
+
+
+def test_a_master_that_was_stopped_midway_is_neither_ready_nor_healthy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = Board()
+    # As if it were stopped within a change of the board.
+    board._cells[0] += 1
+    monkeypatch.setattr("anel.board._READ_S_MAX", 0.01)
+    request = cast(_core.Request, SimpleNamespace(headers={"Accept": "application/json"}))
+    with contextlib.closing(Listeners([Place("127.0.0.1", 0)])) as listeners:
+        handlers = Observer(listeners, board, lambda _post, _handlers: None).handlers()
+
+        answers = {path: handler(request).code for path, handler in handlers.items()}
+
+    assert answers == {"/metrics": 503, "/health": 503, "/ready": 503}
 
 
 def test_health_is_json_for_who_accepts_it(watched: Server) -> None:
@@ -618,6 +706,7 @@ def test_metrics_may_be_on_a_unix_socket_which_is_removed_at_the_end(
 ) -> None:
     path = tmp_path / "metrics.sock"
     server = serve(PROGRAM, "--metrics-bind", f"unix:{path}")
+    assert server.lines[0] == f"Metrics at unix:{path}"
 
     with Client.to(socket.AF_UNIX, str(path)) as client:
         assert client.ask(get("/ready")).status == 200

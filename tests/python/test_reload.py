@@ -541,6 +541,16 @@ def test_a_program_says_which_files_are_watched(project: Project) -> None:
     answers(server, "two")
 
 
+def test_a_save_counts_once_files_stay_as_they_are_for_the_delay(project: Project) -> None:
+    server = project.start("file", "--reload-delay", "1s")
+    begun = time.monotonic()
+
+    project.greet("two")
+
+    answers(server, "two")
+    assert time.monotonic() - begun >= 1
+
+
 def test_what_is_excluded_reloads_nothing(project: Project) -> None:
     server = project.start("file", "--reload-exclude", "tests")
 
