@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -200,22 +199,11 @@ class Master:
 
     def _wait(self) -> None:
         """Until a signal, a word, or the time at which something is due."""
-        readers = dict(self._watched())
-        poll = select.poll()
-        for descriptor in readers:
-            poll.register(descriptor, select.POLLIN)
         due = min((at for at in self._due() if at is not None), default=None)
-        if self._signals:
-            wait_ms: float | None = 0.0
-        else:
-            # Rounded up: what is looked at early only costs another turn.
-            wait_ms = None if due is None else max(0.0, (due - time.monotonic()) * 1000 + 1)
-        for descriptor, _ in poll.poll(wait_ms):
-            readers[descriptor]()
+        self._signals.wait(dict(self._watched()), due)
 
     def _watched(self) -> Iterator[tuple[int, Callable[[], None]]]:
         """Descriptors that may have something to read, and who reads it."""
-        yield self._signals.fileno(), self._signals.on_readable
         for slot, worker in self._slots.workers():
             if worker.channel.fileno() >= 0:
                 yield worker.channel.fileno(), functools.partial(self._hear, slot, worker)

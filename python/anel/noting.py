@@ -1,14 +1,17 @@
 """Signals, noted by a process that acts on them between two waits.
 
-Owns the handlers and a descriptor that can be waited for. Knows nothing of what signals mean.
+Owns the handlers, and the wait that a signal ends, with whatever else may end it. Knows nothing of
+what signals mean.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 _NOTES_BYTES = 4096
@@ -40,18 +43,21 @@ class Signals:
         """Who handled them before does so again."""
         self._undone.close()
 
-    def __bool__(self) -> bool:
-        """Whether one was noted and not taken."""
-        return bool(self._noted)
+    def wait(self, readers: Mapping[int, Callable[[], None]], due: float | None) -> None:
+        """Waits until one is noted, a descriptor is readable, or it is `due` (`time.monotonic()`).
 
-    def fileno(self) -> int:
-        """What is readable once a signal came."""
-        return self._receiver.fileno()
-
-    def on_readable(self) -> None:
-        """Makes it wait again. What came is noted by then, or will be at the next instruction."""
-        with contextlib.suppress(BlockingIOError):
-            self._receiver.recv(_NOTES_BYTES)
+        Whoever reads from such a descriptor is called.
+        """
+        poll = select.poll()
+        for descriptor in (self._receiver.fileno(), *readers):
+            poll.register(descriptor, select.POLLIN)
+        if self._noted:
+            wait_ms: float | None = 0.0
+        else:
+            # Rounded up: what is looked at early only costs another turn.
+            wait_ms = None if due is None else max(0.0, (due - time.monotonic()) * 1000 + 1)
+        for descriptor, _ in poll.poll(wait_ms):
+            readers.get(descriptor, self._on_readable)()
 
     def note(self, numbers: Sequence[int]) -> None:
         """Puts signals that came earlier before those that were noted."""
@@ -65,6 +71,11 @@ class Signals:
         """Closes the descriptors, also in a child, where the handlers are undone otherwise."""
         self._receiver.close()
         self._sender.close()
+
+    def _on_readable(self) -> None:
+        # What came is noted by then, or will be at the next instruction.
+        with contextlib.suppress(BlockingIOError):
+            self._receiver.recv(_NOTES_BYTES)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._noted.append(number)
