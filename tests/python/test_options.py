@@ -54,7 +54,6 @@ SHOWN = {
     "--reload-include": "test_reload.test_other_files_are_watched_when_they_are_named",
     "--reload-delay": "test_reload.test_a_save_counts_once_files_stay_as_they_are_for_the_delay",
     "--reload-exclude": "test_reload.test_what_is_excluded_reloads_nothing",
-    "--reload-delay": "test_reload.test_a_program_says_which_files_are_watched",
     "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
     "--access-log": "test_access_log.test_a_file_is_appended_to",
     "--access-log-format": "test_access_log.test_a_line_of_json_has_every_field_in_its_order",
