@@ -69,11 +69,7 @@ impl Connection {
         let close = head
             .close
             .or(self.draining.then_some(CloseReason::Draining));
-        let context = Context {
-            version: head.version,
-            head_only: head.method.of(head_bytes) == b"HEAD",
-            connection: connection_field(head.version, close),
-        };
+        let context = context(head, head_bytes, close);
         let request = Request {
             head,
             head_bytes,
@@ -129,6 +125,16 @@ impl Connection {
             }
             Decision::Later => self.queue.push_awaiting(context, desk.now_ms),
         }
+    }
+}
+
+/// What the answer takes over from its request.
+#[inline]
+fn context(head: &RequestHead, head_bytes: &[u8], close: Option<CloseReason>) -> Context {
+    Context {
+        version: head.version,
+        head_only: head.method.of(head_bytes) == b"HEAD",
+        connection: connection_field(head.version, close),
     }
 }
 
