@@ -211,22 +211,15 @@ fn answer_one(
     };
     let mut context = None;
     let outcome = match entry {
-        Some((handler, kind)) => {
-            let called = shared.measures.as_ref().map(|_| Instant::now());
-            let progress = call(shared, request, exchange, handler.bind(py), kind);
-            if let Some(called) = called {
-                note_time(shared, exchange, called, &progress);
+        Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
+            Ok(Progress::Later) => return responder.later(),
+            Ok(Progress::Done(result)) => result,
+            Ok(Progress::Answered(early)) => {
+                context = early.context;
+                Ok(early.response.into_any())
             }
-            match progress {
-                Ok(Progress::Later) => return responder.later(),
-                Ok(Progress::Done(result)) => result,
-                Ok(Progress::Answered(early)) => {
-                    context = early.context;
-                    Ok(early.response.into_any())
-                }
-                Err(error) => Err(error),
-            }
-        }
+            Err(error) => Err(error),
+        },
         None => answer::unmatched(shared, request),
     };
     let response = answer::from_outcome(shared, request, outcome);
@@ -282,9 +275,9 @@ fn begin_stream<'py>(
     verdict
 }
 
-/// Measures the time of a handler, where somebody wants to know.
+/// What became of a call, for a worker that measures how long its handlers take.
 #[cold]
-fn note_time(
+fn note_called(
     shared: &Shared,
     exchange: ExchangeId,
     called: Instant,
@@ -299,6 +292,22 @@ fn note_time(
 
 #[inline]
 fn call<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    handler: &Bound<'py, PyAny>,
+    kind: Kind,
+) -> PyResult<Progress<'py>> {
+    let called = shared.measures.is_some().then(Instant::now);
+    let progress = call_now(shared, request, exchange, handler, kind);
+    if let Some(called) = called {
+        note_called(shared, exchange, called, &progress);
+    }
+    progress
+}
+
+#[inline]
+fn call_now<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
     exchange: ExchangeId,

@@ -69,11 +69,7 @@ impl Connection {
         let close = head
             .close
             .or(self.draining.then_some(CloseReason::Draining));
-        let context = Context {
-            version: head.version,
-            head_only: head.method.of(head_bytes) == b"HEAD",
-            connection: connection_field(head.version, close),
-        };
+        let context = context(head, head_bytes, close);
         let request = Request {
             head,
             head_bytes,
@@ -87,12 +83,8 @@ impl Connection {
         self.turn_requests += 1;
         let direct = self.queue.is_empty();
         let begin = self.out.len();
-        let mut held_back = Vec::new();
-        let out = if direct {
-            &mut self.out
-        } else {
-            &mut held_back
-        };
+        let mut held = Vec::new();
+        let out = if direct { &mut self.out } else { &mut held };
         let responder = Responder {
             out,
             context,
@@ -101,11 +93,7 @@ impl Connection {
         };
         let decision = handler.on_request(request, responder).0;
         if RECORDS && let Some(recorder) = desk.recorder {
-            let written = if direct {
-                &self.out[begin..]
-            } else {
-                &held_back
-            };
+            let written = if direct { &self.out[begin..] } else { &held };
             let begins_at = direct.then(|| self.output_at() - written.len() as u64);
             if let Some((written, chosen)) = recorder.choose(written) {
                 let answer = (written, chosen, begins_at);
@@ -118,17 +106,27 @@ impl Connection {
             Decision::Answered { close } => {
                 self.closing = self.closing.or(close);
                 if !direct {
-                    self.queue.push_ready(held_back);
+                    self.queue.push_ready(held);
                 }
             }
             Decision::Streaming { framing, close } => {
                 self.closing = self.closing.or(close);
                 self.note_framing(framing);
-                self.queue.push_streaming(framing, held_back);
+                self.queue.push_streaming(framing, held);
                 desk.counters.streams_total += 1;
             }
             Decision::Later => self.queue.push_awaiting(context, desk.now_ms),
         }
+    }
+}
+
+/// What the answer takes over from its request.
+#[inline]
+fn context(head: &RequestHead, head_bytes: &[u8], close: Option<CloseReason>) -> Context {
+    Context {
+        version: head.version,
+        head_only: head.method.of(head_bytes) == b"HEAD",
+        connection: connection_field(head.version, close),
     }
 }
 

@@ -388,6 +388,23 @@ def unix_sockets() -> list[str]:
     return pathlib.Path("/proc/net/unix").read_text().splitlines()
 
 
+def test_status_is_told_until_the_end(controlled: Server, path: pathlib.Path) -> None:
+    with controlled.client() as client:
+        client.send(get("/") + get("/wait?s=3"))
+        worker = int(client.answer().text)
+        controlled.process.send_signal(signal.SIGTERM)
+        controlled.wait_for_line("^1 connections busy")
+
+        report = status(path)
+
+        assert client.answer().text == "waited"
+    assert report["state"] == "stopping"
+    assert report["address"] == f"http://127.0.0.1:{controlled.port}"
+    told = [process for slot in report["workers"] for process in slot["processes"]]
+    assert {process["state"] for process in told if process["pid"] == worker} == {"stopping"}
+    assert controlled.wait() == 0
+
+
 def test_a_stop_in_the_delay_is_told_of_by_status(serve: Serve, path: pathlib.Path) -> None:
     server = serve(PROGRAM, "--control", str(path), "--shutdown-delay", "60s")
     ctl(path, "stop", "--no-wait")

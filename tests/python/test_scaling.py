@@ -140,6 +140,26 @@ def test_reloads_amid_scaling_replace_everybody(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+def test_a_slot_is_not_given_up_while_its_next_worker_starts(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    slow = tmp_path / "slow"
+    waits = f"import os, time\ntime.sleep(3 if os.path.exists({str(slow)!r}) else 0)\n"
+    server = serve(waits + textwrap.dedent(PROGRAM), "--workers", "2")
+    before = pids(server, 2)
+    slow.touch()
+
+    server.process.send_signal(signal.SIGHUP)
+    # The turn of the second one has come.
+    wait_until(lambda: sum(map(is_gone, before)) == 1, "the end of the first one")
+    wait_until(lambda: len(workers_of(server)) == 3, "the start of the next one")
+    server.process.send_signal(signal.SIGTTOU)
+    wait_until_gone(before)
+
+    assert wait_for_workers(server, 1) == {pid(server)}
+    assert server.stop() == 0
+
+
 def test_a_worker_that_is_given_up_answers_what_it_has(serve: Serve) -> None:
     server = serve(PROGRAM, "--workers", "2")
     both = pids(server, 2)
