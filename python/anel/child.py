@@ -19,15 +19,11 @@ from typing import NoReturn
 
 from anel.telling import complain
 
+# What is the parent's alone to act on, though it reaches all processes of a terminal or a group.
+_LEFT_TO_PARENT = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+
 # The signals that a parent of ours acts on.
-PARENTS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
+PARENTS = (*_LEFT_TO_PARENT, signal.SIGTERM, signal.SIGCHLD)
 
 
 def run_child(work: Callable[[], None], mask: Iterable[int]) -> NoReturn:
@@ -42,8 +38,7 @@ def run_child(work: Callable[[], None], mask: Iterable[int]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in PARENTS:
             signal.signal(number, signal.SIG_DFL)
-        # Not ignored: programs that handlers start would inherit that.
-        signal.signal(signal.SIGINT, _nothing)
+        leave_signals_to_parent()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         work()
         code = 0
@@ -53,6 +48,19 @@ def run_child(work: Callable[[], None], mask: Iterable[int]) -> NoReturn:
         traceback.print_exc()
     finally:
         _end(code)
+
+
+def leave_signals_to_parent() -> None:
+    """Does nothing on signals that are the parent's to act on."""
+    for number in _LEFT_TO_PARENT:
+        # Not ignored: programs that handlers start would inherit that.
+        signal.signal(number, _nothing)
+
+
+def ignore_signals_for_parent() -> None:
+    """The same for the time until this process executes another program: no handler outlives it."""
+    for number in _LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

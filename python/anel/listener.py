@@ -46,7 +46,7 @@ class Place:
         if not isinstance(host, str):
             raise ConfigError(f"host must be a str, not {host!r}")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ConfigError(f"port must be an int from 0 to 65535, not {port!r}")
+            raise ConfigError(f"port must be a number from 0 to 65535, not {port!r}")
         if path is not None and (not isinstance(path, str) or not path or "\0" in path):
             raise ConfigError(f"uds must be the path of a socket, not {path!r}")
         if path is not None and len(os.fsencode(path)) > PATH_BYTES_MAX:

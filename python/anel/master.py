@@ -181,7 +181,11 @@ class Master:
         """
         if self._state is State.STOPPING:
             self._insisted += 1
-            self._end_workers(_AT_ONCE_S if self._insisted == 1 else 0.0)
+            for _, worker in self._slots.workers():
+                # Not the signal again: who sends it to all processes means it once.
+                worker.end_within(_AT_ONCE_S if self._insisted == 1 else 0.0)
+                with contextlib.suppress(OSError):
+                    worker.channel.send(Word.AT_ONCE.value)
         elif self._state is State.DRAINING:
             self._begin_to_end()
         else:

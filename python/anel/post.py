@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anel.board import Row
+from anel.child import leave_signals_to_parent
 from anel.listener import Listeners
 from anel.rules import GRACEFUL_S, Terms
 from anel.stacks import show_stacks_when_stuck
@@ -33,10 +34,11 @@ class Word(bytes, enum.Enum):
     SPENT = b"m"
     LEFT = b"l"
     # Of the master: another one serves in your place; and what you serve is out of date; nobody
-    # will serve in your place, so your sockets are yours to empty.
+    # will serve in your place, so your sockets are yours to empty; end at once.
     REPLACED = b"r"
     OUTDATED = b"o"
     RETIRED = b"e"
+    AT_ONCE = b"a"
     # And: somebody who shared your sockets has left them.
     QUEUED = b"q"
 
@@ -50,6 +52,8 @@ class Post:
 
     # What stops it.
     signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)
+    # Whether the second one ends it at once.
+    is_hurried_by_signals: bool = True
     # Where orders come from, besides signals.
     channel: socket.socket | None = None
     # After how many requests it wants to be replaced.
@@ -96,6 +100,8 @@ class WorkerPost(Post):
 
     # Ctrl-C reaches every process of the terminal; it is the master's to act on.
     signals: Sequence[int] = (signal.SIGTERM,)
+    # Who tells a whole group of processes to end reaches it twice, once by way of the master.
+    is_hurried_by_signals = False
 
     def __init__(
         self,
@@ -186,8 +192,7 @@ def _take_over(told: dict[str, Any]) -> None:
     row, terms = Row.taken_over(told["row"]), Terms(**told["terms"])
     take(WorkerPost(listeners, _inherited(told["channel"]), row, terms))
     if threading.current_thread() is threading.main_thread():
-        # Until now it was ignored, which programs that handlers start would inherit.
-        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        leave_signals_to_parent()
 
 
 def _inherited(number: int) -> socket.socket:

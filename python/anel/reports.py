@@ -85,7 +85,8 @@ def config(is_check: bool, as_json: bool, **parameters: Any) -> None:
     """Tell what holds for APP, and where each value comes from.
 
     It comes from options, the environment, [tool.anel] in the pyproject.toml of the working
-    directory, the application (if APP is given), in this order.
+    directory, the application (if APP is given), in this order. What a program says when it calls
+    run() by itself is not known here: it goes behind options, before the others.
     """
     flags.give((*options.APPLICATION, *options.OPTIONS), parameters, Starter.COMMAND)
     chosen = finding.resolve()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from typing import NoReturn
 
+from anel.child import ignore_signals_for_parent
 from anel.exceptions import ConfigError
 from anel.failures import EXIT_SETUP, leave
 from anel.post import WorkerPost, current
@@ -45,9 +45,8 @@ def run_again() -> NoReturn:
     post = current()
     assert isinstance(post, WorkerPost)
     environment = {**os.environ, **post.hand_over()}
-    # A handler does not outlive this, and without one Ctrl-C would end the worker in the middle of
-    # its imports. It is the master's to act on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Without it Ctrl-C would end the worker in the middle of its imports.
+    ignore_signals_for_parent()
     try:
         if START:
             os.chdir(START)

@@ -161,6 +161,11 @@ class Serving:
         else:
             self._loop.stop()
 
+    def stop_at_once(self) -> None:
+        """Does not wait for a drain, or for what an application does around serving."""
+        self._stops = max(self._stops, 1)
+        self.stop()
+
     def _wind_down(self) -> None:
         if self._is_serving and not self._is_winding_down and not self._is_draining:
             self._is_winding_down = True
@@ -294,11 +299,13 @@ class Serving:
             self._loop.call_later(_DRAIN_CHECK_S, self._check_drain)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Not `stop` itself: this runs between any two instructions, even inside a handler.
-        self._loop.call_soon_threadsafe(self.stop)
         self._signals_seen += 1
         if self._signals_seen > 1:
+            if not self._post.is_hurried_by_signals:
+                return
             signal.signal(number, signal.SIG_DFL)
+        # Not `stop` itself: this runs between any two instructions, even inside a handler.
+        self._loop.call_soon_threadsafe(self.stop)
 
     def _on_order(self) -> None:
         channel = self._post.channel
@@ -313,6 +320,8 @@ class Serving:
             # Nobody is left who would start another worker, or stop this one.
             self._loop.remove_reader(channel)
             self.stop()
+        elif Word.AT_ONCE.value in words:
+            self.stop_at_once()
         elif Word.OUTDATED.value in words:
             self._give_way()
         elif Word.REPLACED.value in words:

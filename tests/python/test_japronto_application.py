@@ -463,7 +463,7 @@ def test_a_traceback_shows_the_frames_of_the_script_alone(tmp_path: pathlib.Path
     files = [line for line in ended.stderr.splitlines() if line.lstrip().startswith("File ")]
     assert len(files) == 1
     assert "two.py" in files[0]
-    assert ended.stderr.rstrip().endswith("port must be an int from 0 to 65535, not -1")
+    assert ended.stderr.rstrip().endswith("port must be a number from 0 to 65535, not -1")
 
 
 def test_a_module_attribute_is_loaded_as_by_japrontos_command_line(tmp_path: pathlib.Path) -> None:

@@ -416,7 +416,7 @@ def test_a_place_that_is_taken_is_named_and_the_others_are_given_back(
     ("arguments", "words"),
     [
         ({"bind": "nowhere"}, "bind: a place must be host:port"),
-        ({"bind": ["127.0.0.1:65536"]}, "bind: port must be an int from 0 to 65535"),
+        ({"bind": ["127.0.0.1:65536"]}, "bind: port must be a number from 0 to 65535"),
         ({"bind": ":0", "uds": "x"}, "bind excludes uds and fd"),
         ({"bind": ":0", "fd": 3}, "bind excludes uds and fd"),
         ({"bind": 80}, "bind must be a str or an iterable of str"),

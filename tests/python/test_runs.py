@@ -8,13 +8,13 @@ import gc
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
 from anel import Application, Request, Response
 from anel.japronto import Application as JaprontoApplication
-from anel.listener import Listeners, Place
+from anel.listener import Listeners
 from conftest import DEADLINE_S, Client, get, wait_until
 
 Running = Callable[..., "contextlib.AbstractContextManager[int]"]
@@ -26,8 +26,8 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
     ports: queue.Queue[int] = queue.Queue()
 
     class Opening(Listeners):
-        def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
-            super().__init__(places, slots)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             ports.put(self.of(0)[0].getsockname()[1])
 
     @contextlib.contextmanager

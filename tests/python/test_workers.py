@@ -320,6 +320,23 @@ def test_a_signal_drains_all_workers(serve: Serve, number: int) -> None:
     assert all(map(is_gone, workers))
 
 
+def test_a_signal_to_all_processes_is_the_one_to_the_master(serve: Serve) -> None:
+    server = serve(PROGRAM, "--workers", "2")
+    processes = [server.process.pid, *pids(server, 2)]
+    with server.client() as client:
+        client.send(get("/") + get("/wait?s=0.5"))
+        client.answer()
+
+        # As service managers do it, more than once, and terminals that are closed.
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            for pid in processes:
+                os.kill(pid, number)
+        answer = client.answer()
+
+    assert answer.text == "waited"
+    assert server.wait() == 0
+
+
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "with_workers"])
 def test_a_drain_amid_traffic_answers_everybody_and_refuses_the_rest(
     serve: Serve, options: tuple[str, ...], reactor: str
