@@ -211,9 +211,7 @@ fn answer_one(
     };
     let mut context = None;
     let outcome = match entry {
-        Some((handler, kind)) => match timed(shared, exchange, || {
-            call(shared, request, exchange, handler.bind(py), kind)
-        }) {
+        Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
             Ok(Progress::Later) => return responder.later(),
             Ok(Progress::Done(result)) => result,
             Ok(Progress::Answered(early)) => {
@@ -277,27 +275,39 @@ fn begin_stream<'py>(
     verdict
 }
 
-/// Calls a handler, and measures its time where somebody wants to know.
-#[inline]
-fn timed<'py>(
+/// What became of a call, for a worker that measures how long its handlers take.
+#[cold]
+fn note_called(
     shared: &Shared,
     exchange: ExchangeId,
-    call: impl FnOnce() -> PyResult<Progress<'py>>,
+    called: Instant,
+    progress: &PyResult<Progress<'_>>,
+) {
+    match (progress, &shared.measures) {
+        (Ok(Progress::Later), _) => shared.called_at(exchange, called),
+        (_, Some(measures)) => measures.on_handled(Answered::AtOnce, called.elapsed()),
+        (_, None) => {}
+    }
+}
+
+#[inline]
+fn call<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: ExchangeId,
+    handler: &Bound<'py, PyAny>,
+    kind: Kind,
 ) -> PyResult<Progress<'py>> {
-    let Some(measures) = &shared.measures else {
-        return call();
-    };
-    let called = Instant::now();
-    let progress = call();
-    match progress {
-        Ok(Progress::Later) => shared.called_at(exchange, called),
-        _ => measures.on_handled(Answered::AtOnce, called.elapsed()),
+    let called = shared.measures.is_some().then(Instant::now);
+    let progress = call_now(shared, request, exchange, handler, kind);
+    if let Some(called) = called {
+        note_called(shared, exchange, called, &progress);
     }
     progress
 }
 
 #[inline]
-fn call<'py>(
+fn call_now<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
     exchange: ExchangeId,

@@ -1,12 +1,14 @@
 //! What is measured around Python code, for a worker that publishes it (`row`).
 //!
-//! Owns the histograms and the responses by their status. Refuses to know the clock, and who reads
-//! the numbers. A worker that publishes nothing has no measures and asks no clock for them.
+//! Owns what is counted in histograms, with their bounds, and the responses by their status.
+//! Refuses to know the clock, and who reads the numbers. A worker that publishes nothing has no
+//! measures and asks no clock for them.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use crate::protocol::ProtocolError;
+use crate::server::Histogram;
 
 /// Everything that is measured, since the start.
 pub struct Measures {
@@ -99,38 +101,6 @@ impl Measures {
     }
 }
 
-/// Counts by size, in buckets that each end at a bound; one more has what is above the last.
-struct Histogram {
-    bounds: &'static [u64],
-    buckets: [Cell<u64>; BUCKETS_MAX],
-    sum: Cell<u64>,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [u64]) -> Self {
-        assert!(bounds.len() < BUCKETS_MAX);
-        Self {
-            bounds,
-            buckets: Default::default(),
-            sum: Cell::new(0),
-        }
-    }
-
-    #[inline]
-    fn add(&self, value: u64) {
-        // From below: nearly everything is in the first few.
-        let above = self.bounds.iter().position(|bound| value <= *bound);
-        let bucket = &self.buckets[above.unwrap_or(self.bounds.len())];
-        bucket.set(bucket.get() + 1);
-        self.sum.set(self.sum.get().saturating_add(value));
-    }
-
-    fn values(&self) -> impl Iterator<Item = u64> {
-        let buckets = self.buckets[..=self.bounds.len()].iter().map(Cell::get);
-        buckets.chain([self.sum.get()])
-    }
-}
-
 /// 2xx to 5xx: what an application may answer.
 const STATUS_CLASSES: usize = 4;
 
@@ -168,57 +138,3 @@ const HANDLER_NS: [u64; 13] = [
     3_000_000_000,
     10_000_000_000,
 ];
-
-/// Room for the longest of them and what is above.
-const BUCKETS_MAX: usize = 14;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn values(histogram: &Histogram) -> Vec<u64> {
-        histogram.values().collect()
-    }
-
-    #[test]
-    fn counts_a_value_at_a_bound_below_it() {
-        let histogram = Histogram::new(&[10, 20]);
-
-        histogram.add(10);
-        histogram.add(11);
-
-        assert_eq!(values(&histogram), [1, 1, 0, 21]);
-    }
-
-    #[test]
-    fn counts_what_is_above_all_bounds() {
-        let histogram = Histogram::new(&[10, 20]);
-
-        histogram.add(u64::MAX);
-        histogram.add(u64::MAX);
-
-        assert_eq!(values(&histogram), [0, 0, 2, u64::MAX]);
-    }
-
-    #[test]
-    fn has_as_many_values_as_names() {
-        let names = Measures::TOTALS.len()
-            + Measures::HISTOGRAMS
-                .iter()
-                .map(|(_, bounds)| bounds.len() + 2)
-                .sum::<usize>();
-
-        assert_eq!(Measures::new().values().count(), names);
-    }
-
-    #[test]
-    fn takes_the_status_of_a_refusal_from_what_was_written() {
-        let measures = Measures::new();
-
-        measures.on_refusal(ProtocolError::HostMissing, b"HTTP/1.0 503 Later\r\n\r\n");
-        measures.on_refusal(ProtocolError::HostMissing, b"no");
-
-        let responses: Vec<u64> = measures.values().take(STATUS_CLASSES).collect();
-        assert_eq!(responses, [0, 0, 1, 1]);
-    }
-}

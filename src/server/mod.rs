@@ -14,6 +14,7 @@ mod counters;
 mod deadlines;
 mod handler;
 mod held;
+mod histogram;
 mod incoming;
 mod input;
 mod journal;
@@ -32,6 +33,7 @@ pub use handler::{
     Body, BodyPiece, BodyPlan, Delivery, ExchangeId, Flow, Handler, Request, Responder, Verdict,
 };
 pub use held::{HeldBody, Source};
+pub use histogram::Histogram;
 pub use preface::{Opening, Proxied};
 pub use record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 pub use worker::Worker;

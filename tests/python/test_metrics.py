@@ -280,6 +280,24 @@ def test_refused_requests_are_counted_apart(watched: Server) -> None:
     assert total(watched, "anel_requests_total") == requests
 
 
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("HTTP/1.0 503 Later\\r\\n\\r\\n", "5xx"), ("What?", "4xx")],
+    ids=["HTTP", "no HTTP"],
+)
+def test_a_refusal_counts_as_what_the_application_made_of_it(
+    serve: Serve, answer: str, status: str
+) -> None:
+    server = serve(
+        PROGRAM + f"\n    app.protocol_error_handler = lambda error: b'{answer}'\n", *BESIDE
+    )
+
+    server.exchange(b"not HTTP\r\n\r\n")
+
+    wait_for_total(server, "anel_responses_total", 1)
+    assert total(server, "anel_responses_total", status=status) == 1
+
+
 def test_bytes_are_counted_in_both_directions(watched: Server) -> None:
     received = total(watched, "anel_received_bytes_total")
     sent = total(watched, "anel_sent_bytes_total")
