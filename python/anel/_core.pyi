@@ -34,6 +34,7 @@ __all__ = [
     "Response",
     "ResponseHeaders",
     "Worker",
+    "__version__",
     "allow_response",
     "as_response",
     "default_limits",
@@ -41,6 +42,7 @@ __all__ = [
     "duplicate_socket",
     "own_address",
     "peer_address",
+    "row_layout",
     "socket_number",
     "unmatched",
 ]

@@ -53,8 +53,9 @@ class Application(RouteShortcuts):
 
     `reaper_settings` takes Japronto's `idle_timeout` in seconds; its `check_interval` is accepted
     and not needed, because deadlines here are exact. `log_request` switches the request log on or
-    off; by default it follows `debug`, which also puts tracebacks into 500 responses. `loop` is the
-    asyncio loop that handlers run on: "auto", "asyncio", "uvloop", or a function that makes one.
+    off; by default it follows `debug`, unless an access log goes to stdout. `debug` also puts
+    tracebacks into 500 responses. `loop` is the asyncio loop that handlers run on: "auto",
+    "asyncio", "uvloop", or a function that makes one.
     `limits` replaces limits on peers and handlers by name, such as `{"body_bytes_max": 1 << 20}` or
     `{"handler_timeout_ms": "30s"}` (`anel.limits`).
     `cancel_on_disconnect` tells whether an async handler is cancelled when its client goes away.
@@ -112,6 +113,8 @@ class Application(RouteShortcuts):
         self._proxies: proxies.Named | None = None
         self._log_request = log_request
         self._debug = bool(debug)
+        # Where requests are logged anyway, debug needs not say it once more.
+        self._is_logged_to_stdout = False
         self._router = Router()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_made_as: LoopChoice | None = None
@@ -356,6 +359,7 @@ class Application(RouteShortcuts):
         self._check_loop(launch)
         logs.configure(choices.of("log_level"))
         self._debug = choices["debug"]
+        self._is_logged_to_stdout = choices["access_log"] == access_log.STDOUT
         self._proxies = proxies.named(
             choices["trusted_proxies"], choices["proxy_headers"], choices["proxy_protocol"]
         )
@@ -459,8 +463,15 @@ class Application(RouteShortcuts):
     @property
     def _request_logger(self) -> Callable[[_core.Request], None] | None:
         """What the worker calls after an answer; None when the request log is off."""
-        enabled = self._debug if self._log_request is None else self._log_request
+        enabled = self._log_request
+        if enabled is None:
+            enabled = self._debug and not (self._is_logged_to_stdout and self._has_usual_logger)
         return self.default_request_logger if enabled else None
+
+    @property
+    def _has_usual_logger(self) -> bool:
+        logger = getattr(self.default_request_logger, "__func__", None)
+        return logger is Application.default_request_logger
 
 
 def serve_handlers(post: Post, handlers: Mapping[str, Callable[[_core.Request], Any]]) -> None:

@@ -17,6 +17,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from anel import _core
 from anel.concurrency import WORKERS_MAX
@@ -135,6 +136,19 @@ class Slot:
     numbers: Mapping[str, int]
     histograms: Mapping[str, Histogram]
 
+    def described(self) -> dict[str, Any]:
+        """The same in what JSON has, without the histograms."""
+        return {
+            "worker": self.number,
+            "starts": self.starts,
+            "deaths": self.deaths,
+            "processes": [
+                {**dataclasses.asdict(process), "state": process.state.name.lower()}
+                for process in self.processes
+            ],
+            "counters": dict(self.numbers),
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -150,6 +164,16 @@ class Reading:
         """The worker processes that live."""
         for slot in self.slots:
             yield from slot.processes
+
+    def described(self) -> dict[str, Any]:
+        """The same in what JSON has, for whoever shows it to people."""
+        return {
+            "state": self.state.name.lower(),
+            "pid": self.pid,
+            "uptime_s": self.age_s,
+            "workers_wanted": self.workers_wanted,
+            "workers": [slot.described() for slot in self.slots],
+        }
 
 
 class Row:

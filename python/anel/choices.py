@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import enum
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ DEFAULT = "default"
 # What is this similar to the name of a setting was meant for it. Arbitrary: one wrong letter in
 # four.
 _SIMILAR = 0.8
+
+
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_[0-9]+_(TCP|UDP|SCTP)")
 
 
 class Layer(enum.IntEnum):
@@ -158,32 +162,29 @@ def _from_environment(settings: Sequence[Setting]) -> dict[str, Chosen]:
     for setting in settings:
         for variable in setting.variables:
             text = os.environ.get(variable)
-            if text:
-                value = _parse(setting, text, variable)
+            if text and not _is_of_a_service(variable, text):
+                value = setting.parse(text, variable)
                 chosen[setting.name] = Chosen(setting, value, Layer.ENVIRONMENT, variable)
                 break
     _refuse_unknown_variables([setting.variable for setting in settings])
     return chosen
 
 
-def _parse(setting: Setting, text: str, variable: str) -> Any:
-    try:
-        return setting.parse(text, variable)
-    except ConfigError as error:
-        if text.startswith(("tcp://", "udp://")):
-            hint = "Kubernetes sets it for a service called anel, but for enableServiceLinks: false"
-            raise ConfigError(f"{error}; {hint}") from None
-        raise
-
-
 def _refuse_unknown_variables(known: list[str]) -> None:
     """Those that look like one of ours: a knob that is ignored misleads."""
     families = tuple({"_".join(name.split("_")[:2]) + "_" for name in known if name.count("_") > 1})
     for name in os.environ:
-        if name.startswith("ANEL_") and name not in known:
+        is_foreign = not name.startswith("ANEL_") or _is_of_a_service(name, os.environ[name])
+        if not is_foreign and name not in known:
             similar = difflib.get_close_matches(name, known, 1, _SIMILAR)
             if similar or name.startswith(families):
                 raise ConfigError(f"there is no setting {name}{_suggestion(name, known)}")
+
+
+def _is_of_a_service(variable: str, text: str) -> bool:
+    """Whether Kubernetes has set it, for a service that is called anel, or anel-something."""
+    is_url = variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
+    return is_url or _OF_A_SERVICE.search(variable) is not None
 
 
 def _from_file(settings: Sequence[Setting]) -> dict[str, Any]:

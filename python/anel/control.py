@@ -27,6 +27,9 @@ _SILENCE_S = 5.0
 
 _REQUEST_BYTES_MAX = 4096
 
+# The kernel takes less than 208 KiB at once (net.core.wmem_default).
+_ANSWER_BYTES_MAX = 128 * 1024
+
 # The server's user, and root.
 _MODE = 0o600
 
@@ -161,7 +164,7 @@ class Control:
                 master.scale(workers)
             except SetupError as error:
                 return {"error": str(error)}, None
-            return {"workers": workers}, None
+            return {"workers_wanted": workers}, None
         if command == "reload" and master.is_ending:
             return {"error": "the server is about to end"}, None
         if command == "reload":
@@ -184,8 +187,13 @@ def _parsed(message: bytes) -> Mapping[str, Any]:
 
 def _say(client: socket.socket, answer: Mapping[str, Any]) -> bool:
     """Sends a message, if it can be sent at once."""
+    message = json.dumps(answer).encode()
+    if len(message) > _ANSWER_BYTES_MAX and "workers" in answer:
+        # Hundreds of workers that count. Whoever wants all numbers asks for the metrics.
+        brief = [{**worker, "counters": {}} for worker in answer["workers"]]
+        message = json.dumps({**answer, "workers": brief}).encode()
     try:
-        client.send(json.dumps(answer).encode())
+        client.send(message)
     except OSError:
         # It is gone, or reads nothing.
         return False

@@ -75,7 +75,7 @@ def _scale(workers: int, as_json: bool, **parameters: Any) -> None:
     """Have WORKERS workers from now on."""
     with _Server.chosen(parameters) as server:
         answer = server.ask(command="scale", workers=workers)
-    _print(answer, as_json, f"scaling to {answer['workers']} workers")
+    _print(answer, as_json, f"scaling to {answer['workers_wanted']} workers")
 
 
 @ctl.command("stop", cls=flags.GroupedCommand)
@@ -107,14 +107,9 @@ class _Server:
         self._socket.settimeout(_ANSWER_S)
         try:
             self._socket.connect(path)
-        except FileNotFoundError:
-            _fail(f"there is no control socket {path}")
-        except ConnectionRefusedError:
-            _fail(f"nobody listens on {path}: the server has ended")
-        except PermissionError:
-            _fail(f"may not connect to {path}: only the server's user and root may")
         except OSError as error:
-            _fail(f"cannot connect to {path}: {error.strerror or error}")
+            self._socket.close()
+            _fail(_reason(path, error))
 
     @classmethod
     def chosen(cls, parameters: Mapping[str, Any]) -> _Server:
@@ -154,6 +149,17 @@ class _Server:
         if "error" in answer:
             _fail(answer["error"])
         return answer
+
+
+def _reason(path: str, error: OSError) -> str:
+    """Why nobody can be asked there."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no control socket {path}"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nobody listens on {path}: the server has ended"
+    if isinstance(error, PermissionError):
+        return f"may not connect to {path}: only the server's user and root may"
+    return f"cannot connect to {path}: {error.strerror or error}"
 
 
 def _fail(reason: str) -> NoReturn:

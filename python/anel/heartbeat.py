@@ -7,10 +7,7 @@ so only workers that serve are looked at. Knows nothing of slots.
 
 from __future__ import annotations
 
-import faulthandler
-import io
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -52,14 +49,3 @@ class Heartbeats:
                 # the GIL, which the stuck thread may hold.
                 worker.send_signal(signal.SIGABRT)
                 worker.end_within(_DYING_S)
-
-
-def show_stacks_when_stuck() -> None:
-    """Has this process write the stacks of all threads when it is found to be stuck."""
-    # Whoever has enabled it before may have named a file of their own.
-    if not faulthandler.is_enabled() and sys.stderr is not None:
-        try:
-            faulthandler.enable(all_threads=True)
-        except (io.UnsupportedOperation, ValueError):
-            # A stderr that is no file; the line of the master is all there is then.
-            return

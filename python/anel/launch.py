@@ -21,7 +21,6 @@ from anel.concurrency import worker_count
 from anel.control import Control
 from anel.exceptions import ConfigError, SetupError
 from anel.failures import EXIT_BIND, EXIT_SETUP, leave
-from anel.heartbeat import show_stacks_when_stuck
 from anel.listener import ListenError, Listeners, Place
 from anel.master import Master
 from anel.observer import Observer, Serve
@@ -137,9 +136,6 @@ class Launch:
         """
         post = current()
         if post is not None:
-            if post.beat_every_s is not None:
-                # Unless the fork has done it: a program that is run again has forgotten it.
-                show_stacks_when_stuck()
             with early_signals(post.signals) as early:
                 work(post, early)
         elif self.forks and self.reload:

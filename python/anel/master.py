@@ -34,7 +34,6 @@ from anel.rolling import Roll
 from anel.rules import Rules
 from anel.slots import Slot, Slots
 from anel.starting import Starter
-from anel.status import status
 from anel.systemd import Notifier
 from anel.telling import complain, say
 
@@ -69,6 +68,8 @@ class Master:
         the control socket.
         """
         self._listeners = listeners
+        # It is told when the sockets are closed, too.
+        self._address = listeners.addresses()
         self._starter = Starter(listeners, rules, board, work)
         self._control = control
         self._notifier = notifier
@@ -127,7 +128,7 @@ class Master:
 
     def report(self) -> dict[str, Any]:
         """How the server does."""
-        return status(self._board.read(), self._listeners.addresses())
+        return {"address": self._address, **self._board.read().described()}
 
     @property
     def awaits_change(self) -> bool:
@@ -273,7 +274,7 @@ class Master:
                     other.start_at = 0.0
             if all(other.serving is not None for other in self._slots):
                 self._enter(State.SERVING)
-                say(f"Accepting connections on {self._listeners.addresses()}")
+                say(f"Accepting connections on {self._address}")
                 self._go_on_rolling()
         elif self._roll.leave_out(slot):
             self._go_on_rolling()
@@ -393,7 +394,9 @@ class Master:
             complain("anel: the workers stay as they are")
             self._go_on_rolling()
             return
-        slot.start_at = time.monotonic() + slot.back_off.pause_s(0.0)
+        # A slot that is given up has tried in vain to have somebody empty its queue.
+        if slot.retire_at is None:
+            slot.start_at = time.monotonic() + slot.back_off.pause_s(0.0)
 
     def _abandon_roll(self) -> None:
         self._roll.abandon()

@@ -310,6 +310,7 @@ DEV: Mapping[str, Any] = {
     "worker_num": None,
     "debug": True,
     "reload": True,
+    "access_log": access_log.STDOUT,
 }
 
 _BY_NAME = {option.name: option for option in OPTIONS}

@@ -20,6 +20,7 @@ from typing import Any
 from anel.board import Row
 from anel.listener import Listeners
 from anel.rules import GRACEFUL_S, Terms
+from anel.stacks import show_stacks_when_stuck
 from anel.systemd import Notifier
 from anel.telling import say
 
@@ -172,6 +173,9 @@ def take(post: Post) -> None:
     """From now on this process is a worker."""
     global _current
     _current = post
+    if post.beat_every_s is not None:
+        # Who does not come round any more is asked for them.
+        show_stacks_when_stuck()
 
 
 def _take_over(told: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from anel.exceptions import ConfigError
 
-# A tree with more folders is no program but a disk, and a look at it takes a second.
-FOLDERS_MAX = 10_000
+# A tree with more folders is no program but a disk, and a look at it takes half a second.
+FOLDERS_MAX = 5_000
 
 # Names of temporary files come and go, so that what is known of names must not grow for ever.
 _VERDICTS_MAX = 200_000
@@ -85,7 +85,7 @@ class Selection:
         """Raises ConfigError for a folder that is not there and for what is no pattern."""
         self.roots = tuple(dict.fromkeys(map(os.path.abspath, folders)))
         if not self.roots:
-            raise ConfigError("there is no folder to watch: name one as reload_dir")
+            raise ConfigError("there is no folder to watch: name one (--reload-dir, reload_dir)")
         for root in self.roots:
             if not os.path.exists(root):
                 raise ConfigError(f"cannot watch {root!r}: it is not there")
@@ -128,8 +128,8 @@ class Selection:
             found.folders.add(folder)
             if len(found.folders) > folders_max:
                 raise ConfigError(
-                    f"{root!r} has too many folders to watch: name those of the application as"
-                    " reload_dir"
+                    f"{root!r} has too many folders to watch: name those of the application"
+                    " (--reload-dir, reload_dir)"
                 )
             for entry in entries:
                 if _is_folder(entry):

@@ -59,8 +59,11 @@ class Slot:
         return self.starting is None and self.start_at is None
 
     def retire_due(self) -> float | None:
-        """When it can be given up: somebody who serves is to empty its queue."""
-        return None if self.serving is None and not self.wants_worker() else self.retire_at
+        """When it can be given up; None: not yet, for somebody is to empty its queue."""
+        is_awaited = self.starting is not None or (
+            self.serving is None and self.start_at is not None
+        )
+        return None if is_awaited else self.retire_at
 
 
 class Slots:
@@ -151,7 +154,7 @@ class Slots:
                 self.wanted = number
                 raise SetupError(
                     error.errno,
-                    f"there cannot be more than {number} workers: cannot open another socket for"
+                    f"there cannot be more workers than {number}: cannot open another socket for"
                     f" {self._listeners.addresses()}",
                     "a server that has given up its privileges opens none; start it with as many"
                     " workers as it may need",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from anel.board import Board
 from anel.forking import Child, fork
-from anel.heartbeat import show_stacks_when_stuck
 from anel.listener import Listeners
 from anel.post import WorkerPost, take
 from anel.rules import Rules
@@ -38,8 +37,6 @@ class Starter:
 
         def work(channel: socket.socket) -> None:
             self._rules.affinity.pin(slot)
-            if terms.beat_every_s is not None:
-                show_stacks_when_stuck()
             take(WorkerPost(self._listeners.of(slot), channel, row, terms))
             self._work()
 

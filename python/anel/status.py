@@ -1,7 +1,6 @@
-"""How a server does, as `anel ctl status` tells it.
+"""How a server does, as `anel ctl status` tells it to people.
 
-Owns the words of the report, as JSON and for people. Knows nothing of where the board is, and who
-asks.
+Owns the words. The report itself is the board's (`Reading.described`), with the address.
 """
 
 from __future__ import annotations
@@ -9,65 +8,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anel.board import Reading
-
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
-# Counters that people want to see at a glance, where there are any.
+# Counters that people want to see at a glance, where something is counted.
 _COUNTERS = ("requests_total", "connections_open")
 
 
-def status(reading: Reading, address: str) -> dict[str, Any]:
-    """The report. Times are in seconds; counters are there where something is counted."""
-    return {
-        "pid": reading.pid,
-        "state": reading.state.name.lower(),
-        "age_s": round(reading.age_s, 3),
-        "address": address,
-        "workers_wanted": reading.workers_wanted,
-        "slots": [
-            {
-                "slot": slot.number,
-                "starts": slot.starts,
-                "deaths": slot.deaths,
-                "workers": [
-                    {
-                        "pid": process.pid,
-                        "state": process.state.name.lower(),
-                        "age_s": round(process.age_s, 3),
-                    }
-                    for process in slot.processes
-                ],
-                "counters": {
-                    name: slot.numbers[name] for name in _COUNTERS if name in slot.numbers
-                },
-            }
-            for slot in reading.slots
-        ],
-    }
-
-
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report for people."""
-    slots = report["slots"]
-    serving = sum(worker["state"] == "serving" for slot in slots for worker in slot["workers"])
+    """One for the server, and one for each place of a worker."""
+    states = [process["state"] for worker in report["workers"] for process in worker["processes"]]
     wanted = report["workers_wanted"]
     yield (
-        f"{report['address']}: {report['state']} for {_age(report['age_s'])} as process"
-        f" {report['pid']}, {serving} of {wanted} {'worker' if wanted == 1 else 'workers'}"
+        f"{report['address']}: {report['state']} for {_age(report['uptime_s'])} as process"
+        f" {report['pid']}, {states.count('serving')} of {wanted}"
+        f" {'worker' if wanted == 1 else 'workers'}"
     )
-    for slot in slots:
-        workers = [
-            f"process {worker['pid']} {worker['state']} for {_age(worker['age_s'])}"
-            for worker in slot["workers"]
+    for worker in report["workers"]:
+        processes = [
+            f"process {process['pid']} {process['state']} for {_age(process['age_s'])}"
+            for process in worker["processes"]
         ]
-        told = [
-            ", ".join(workers) or "no worker",
-            f"{slot['starts']} started, {slot['deaths']} died",
-        ]
-        if slot["counters"]:
-            told += [f"{count} {name}" for name, count in slot["counters"].items()]
-        yield f"  slot {slot['slot']}: {'; '.join(told)}"
+        told = [", ".join(processes) or "no process"]
+        told.append(f"{worker['starts']} started, {worker['deaths']} died")
+        counters = worker.get("counters", {})
+        told += [f"{counters[name]} {name}" for name in _COUNTERS if name in counters]
+        yield f"  worker {worker['worker']}: {'; '.join(told)}"
 
 
 def _age(seconds: float) -> str:

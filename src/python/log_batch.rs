@@ -19,7 +19,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Entry {
     unix_ms: u64,
-    asked: KeptAsked,
+    kept: KeptAsked,
     client: Option<IpAddr>,
     status: u16,
     body_bytes: u64,
@@ -29,9 +29,10 @@ struct Entry {
 
 impl Batch {
     pub fn add(&mut self, record: &Record<'_>) {
+        self.text.extend_from_slice(record.text);
         self.entries.push(Entry {
             unix_ms: 0,
-            asked: record.asked.keep(&mut self.text),
+            kept: record.kept,
             client: record.client,
             status: record.status,
             body_bytes: record.body_bytes,
@@ -91,10 +92,11 @@ impl Batch {
     pub fn each(&self, mut show: impl FnMut(&Record<'_>, u64)) {
         let mut text = &self.text[..];
         for entry in &self.entries {
-            let (own, behind) = text.split_at(entry.asked.bytes());
+            let (own, behind) = text.split_at(entry.kept.bytes());
             text = behind;
             let record = Record {
-                asked: entry.asked.show(own),
+                kept: entry.kept,
+                text: own,
                 client: entry.client,
                 status: entry.status,
                 body_bytes: entry.body_bytes,

@@ -64,7 +64,7 @@ impl Lines {
     }
 
     fn push_text(&self, out: &mut Vec<u8>, record: &Record<'_>, part_max: usize) {
-        let asked = &record.asked;
+        let asked = record.asked();
         match record.client {
             Some(client) => push_shown(out, format_args!("{client}")),
             None => out.push(b'-'),
@@ -99,7 +99,7 @@ impl Lines {
     }
 
     fn push_json(&self, out: &mut Vec<u8>, record: &Record<'_>, ms: u64, part_max: usize) {
-        let asked = &record.asked;
+        let asked = record.asked();
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(self.second.1.as_bytes());
         let digits = [ms / 100, ms / 10 % 10, ms % 10].map(|digit| b'0' + digit as u8);

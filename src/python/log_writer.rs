@@ -328,8 +328,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// Records that are too many to wait for more: a write of their lines costs little more than they.
 const DUE_BYTES: usize = 256 * 1024;
 
-/// Records that may wait, apart from those of the last turn: 80,000 of the usual size, so a disk may
-/// rest for a second.
+/// Records that may wait, apart from those of the last turn: 80,000 of the usual size, so a disk
+/// may rest for a second.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What is written to a file at once. It is appended in one piece, whoever else appends.

@@ -11,9 +11,10 @@
 use std::ops::Range;
 
 use super::connection::{Connection, Recv};
+use super::exchange::Desk;
 use super::handler::{Body, BodyPiece, ExchangeId, Flow, Handler, Unread};
 use super::held::Source;
-use super::input::{Desk, Shared};
+use super::input::Shared;
 use super::pace::{Demand, Pace};
 use super::worker::Worker;
 use crate::protocol::encode::CONTINUE;

@@ -8,15 +8,14 @@ use std::rc::Rc;
 
 use super::connection::{Connection, Gathering};
 use super::counters::Counters;
-use super::handler::{Body, Decision, Delivery, Handler, Request, Responder, Unread};
+use super::exchange::Desk;
+use super::handler::{Body, Delivery, Handler, Unread};
 use super::held::Source;
 use super::journal::Recorder;
 use super::pace::{Demand, Pace};
 use crate::protocol::date::DateLine;
-use crate::protocol::encode::{CONTINUE, Context};
-use crate::protocol::{
-    CloseReason, ConnectionField, Framing, Limits, ProtocolError, RequestHead, Step, Version,
-};
+use crate::protocol::encode::CONTINUE;
+use crate::protocol::{CloseReason, Framing, Limits, ProtocolError, RequestHead, Step};
 use crate::reactor::Lease;
 
 /// What all connections of a worker share while input is read.
@@ -37,16 +36,6 @@ pub(super) struct Shared {
     pub spares: Vec<Vec<u8>>,
     /// Records exchanges, if that is wanted.
     pub recorder: Option<Box<Recorder>>,
-}
-
-/// What a request is answered with, besides what it is made of: both are parts of `Shared`.
-pub(super) struct Desk<'a> {
-    pub date: &'a DateLine,
-    pub counters: &'a mut Counters,
-    pub now_ms: u64,
-    pub recorder: Option<&'a mut Recorder>,
-    /// When the head was complete.
-    pub begun_us: u64,
 }
 
 impl Shared {
@@ -396,80 +385,6 @@ impl Connection {
         }
     }
 
-    /// Calls the handler of a request.
-    pub(super) fn dispatch<H: Handler>(
-        &mut self,
-        (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
-        unread: Unread,
-        slot: u32,
-        desk: Desk<'_>,
-        source: Source<'_>,
-        handler: &mut H,
-    ) {
-        let close = head
-            .close
-            .or(self.draining.then_some(CloseReason::Draining));
-        let context = Context {
-            version: head.version,
-            head_only: head.method.of(head_bytes) == b"HEAD",
-            connection: connection_field(head.version, close),
-        };
-        let request = Request {
-            head,
-            head_bytes,
-            body,
-            source,
-            exchange: self.next_exchange(slot),
-            socket: self.socket,
-            keep_alive: close.is_none(),
-        };
-        self.closing = close;
-        self.turn_requests += 1;
-        let direct = self.queue.is_empty();
-        let begin = self.out.len();
-        let mut held_back = Vec::new();
-        let out = if direct {
-            &mut self.out
-        } else {
-            &mut held_back
-        };
-        let responder = Responder {
-            out,
-            context,
-            date: desk.date,
-            unread,
-        };
-        let decision = handler.on_request(request, responder).0;
-        if let Some(recorder) = desk.recorder {
-            let written = if direct {
-                &self.out[begin..]
-            } else {
-                &held_back
-            };
-            let begins_at = direct.then(|| self.output_at() - written.len() as u64);
-            if let Some((written, chosen)) = recorder.choose(written) {
-                let answer = (written, chosen, begins_at);
-                let recorder = (recorder, desk.begun_us);
-                self.record_request(&request, &decision, answer, recorder, handler);
-            }
-        }
-        match decision {
-            Decision::Answered { close } => {
-                self.closing = self.closing.or(close);
-                if !direct {
-                    self.queue.push_ready(held_back);
-                }
-            }
-            Decision::Streaming { framing, close } => {
-                self.closing = self.closing.or(close);
-                self.note_framing(framing);
-                self.queue.push_streaming(framing, held_back);
-                desk.counters.streams_total += 1;
-            }
-            Decision::Later => self.queue.push_awaiting(context, desk.now_ms),
-        }
-    }
-
     fn note_head_start(&mut self, now_ms: u64) {
         if self.carry.is_empty() || self.paused || self.gathering.is_some() {
             self.head_since_ms = None;
@@ -487,12 +402,4 @@ fn asks_for_head(bytes: &[u8]) -> bool {
     let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
     let skipped = bytes.iter().take_while(blank).count();
     bytes[skipped..].starts_with(b"HEAD ")
-}
-
-fn connection_field(version: Version, close: Option<CloseReason>) -> ConnectionField {
-    match (version, close) {
-        (Version::Http11, None) | (Version::Http10, Some(_)) => ConnectionField::Omitted,
-        (Version::Http11, Some(_)) => ConnectionField::Close,
-        (Version::Http10, None) => ConnectionField::KeepAlive,
-    }
 }

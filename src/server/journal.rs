@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use memchr::memmem::Finder;
 
 use super::connection::{Connection, Phase};
-use super::handler::{Decision, Handler, Request};
+use super::handler::{Decision, ExchangeId, Handler};
 use super::input::Shared;
 use super::record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 use crate::protocol::encode::CONTINUE;
@@ -75,7 +75,8 @@ impl Recorder {
     pub(super) fn new(sampling: Sampling) -> Self {
         Self {
             sampling,
-            empty_line: Finder::new(b"\r\n\r\n"),
+            // No other line begins with a carriage return, so this has no false candidates.
+            empty_line: Finder::new(b"\n\r"),
             spares: Vec::new(),
         }
     }
@@ -103,7 +104,7 @@ impl Recorder {
         let end = self.empty_line.find(answer);
         Written {
             status: status(answer),
-            head_bytes: (lead + end.map_or(answer.len(), |at| at + 4)) as u64,
+            head_bytes: (lead + end.map_or(answer.len(), |at| at + 3)) as u64,
             bytes: written.len() as u64,
         }
     }
@@ -135,19 +136,19 @@ impl Connection {
     #[inline(never)]
     pub(super) fn record_request<H: Handler>(
         &mut self,
-        request: &Request<'_>,
+        (exchange, head, head_bytes): (ExchangeId, &RequestHead, &[u8]),
         decision: &Decision,
         (written, chosen, begins_at): (Written, Chosen, Option<u64>),
         (recorder, begun_us): (&mut Recorder, u64),
         handler: &mut H,
     ) {
         let sender = Sender {
-            exchange: request.exchange,
-            socket: request.socket,
-            head: Some((request.head, request.head_bytes)),
+            exchange,
+            socket: self.socket,
+            head: Some((head, head_bytes)),
         };
         let entry = Entry {
-            sequence: request.exchange.sequence,
+            sequence: exchange.sequence,
             begun_us,
             client: handler.client(sender),
             asked: KeptAsked::default(),
@@ -158,7 +159,7 @@ impl Connection {
             chosen,
             outcome: Outcome::Whole,
         };
-        let asked = Asked::of(request.head, request.head_bytes);
+        let asked = Asked::of(head, head_bytes);
         self.journal(recorder).push(entry, asked);
     }
 
@@ -354,19 +355,21 @@ impl Journal {
         now_us: u64,
         handler: &mut H,
     ) {
-        if let Some(entry) = self.entries.pop_front() {
-            let bytes = entry.asked.bytes();
-            let text = &self.text[self.text_at..self.text_at + bytes];
+        if let Some(entry) = self.entries.front() {
+            let end = self.text_at + entry.asked.bytes();
+            let text = &self.text[self.text_at..end];
             entry.tell(text, sent, is_over, now_us, handler);
-            self.text_at += bytes;
+            self.text_at = end;
+            self.entries.pop_front();
         }
     }
 
     fn tell_last<H: Handler>(&mut self, reason: CloseReason, now_us: u64, handler: &mut H) {
-        if let Some(entry) = self.entries.pop_back() {
+        if let Some(entry) = self.entries.back() {
             let begin = self.text.len() - entry.asked.bytes();
             entry.tell(&self.text[begin..], 0, Some(reason), now_us, handler);
             self.text.truncate(begin);
+            self.entries.pop_back();
         }
     }
 
@@ -404,7 +407,8 @@ impl Entry {
             (outcome, _) => outcome,
         };
         handler.on_record(&Record {
-            asked: self.asked.show(text),
+            kept: self.asked,
+            text,
             client: self.client,
             status: match self.answer.status {
                 0 => NOT_ANSWERED,

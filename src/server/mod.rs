@@ -12,6 +12,7 @@ mod clock;
 mod connection;
 mod counters;
 mod deadlines;
+mod exchange;
 mod handler;
 mod held;
 mod histogram;

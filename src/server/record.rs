@@ -13,8 +13,10 @@ use crate::protocol::{CloseReason, Field, ProtocolError, RequestHead, Version};
 /// An exchange that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// What was asked; of a request that was refused, as much of it as can be told.
-    pub asked: Asked<'a>,
+    /// What was asked, as `asked` shows it.
+    pub kept: KeptAsked,
+    /// The bytes of that.
+    pub text: &'a [u8],
     /// Who asked, as `Handler::client` says.
     pub client: Option<IpAddr>,
     /// The status that was answered; 499 when nothing was.
@@ -48,6 +50,8 @@ pub struct KeptAsked {
     target: u16,
     referer: Option<u16>,
     user_agent: Option<u16>,
+    /// All of them.
+    bytes: u32,
 }
 
 /// How an exchange ended.
@@ -77,6 +81,14 @@ pub struct Sender<'a> {
 pub struct Sampling {
     rate: f64,
     state: u64,
+}
+
+impl<'a> Record<'a> {
+    /// What was asked; of a request that was refused, as much of it as can be told.
+    #[must_use]
+    pub fn asked(&self) -> Asked<'a> {
+        self.kept.show(self.text)
+    }
 }
 
 impl Sampling {
@@ -129,20 +141,24 @@ impl<'a> Asked<'a> {
         asked
     }
 
-    /// Appends the bytes to `text`, where `KeptAsked::show` finds them.
+    /// Appends the bytes to `text`, where `Record::asked` finds them.
     pub fn keep(&self, text: &mut Vec<u8>) -> KeptAsked {
+        let mut bytes = 0;
         let mut add = |part: &[u8]| {
             // Heads have at most 65,535 bytes, and what is no head was cut.
             let part = &part[..part.len().min(usize::from(u16::MAX))];
             text.extend_from_slice(part);
+            bytes += part.len() as u32;
             part.len() as u16
         };
-        KeptAsked {
+        let kept = KeptAsked {
             line: self.line.map(|(method, version)| (add(method), version)),
             target: add(self.target),
             referer: self.referer.map(&mut add),
             user_agent: self.user_agent.map(&mut add),
-        }
+            bytes: 0,
+        };
+        KeptAsked { bytes, ..kept }
     }
 
     /// Of a head that is incomplete or malformed: its first line, if it looks like one.
@@ -178,15 +194,12 @@ impl KeptAsked {
     /// How many bytes there are in all.
     #[must_use]
     pub fn bytes(self) -> usize {
-        let method = self.line.map_or(0, |(bytes, _)| bytes);
-        let fields = [self.referer, self.user_agent].into_iter().flatten();
-        let all = [method, self.target].into_iter().chain(fields);
-        all.map(usize::from).sum()
+        self.bytes as usize
     }
 
     /// What was kept, from the bytes that it was kept in.
     #[must_use]
-    pub fn show(self, text: &[u8]) -> Asked<'_> {
+    fn show(self, text: &[u8]) -> Asked<'_> {
         let mut rest = text;
         let mut take = |bytes: u16| {
             let (part, behind) = rest.split_at(usize::from(bytes));

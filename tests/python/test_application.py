@@ -11,7 +11,6 @@ import signal
 import socket
 import threading
 import types
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from anel.exceptions import (
     RouteNotFoundException,
     SetupError,
 )
-from anel.listener import Listeners, Place
+from anel.listener import Listeners
 from anel.loading import _marked
 from anel.loop import ReactorLoop, new_loop
 from anel.request import log_failure
@@ -337,8 +336,8 @@ def test_a_signal_as_soon_as_the_port_is_open_drains(
     number: int,
 ) -> None:
     class Opening(Listeners):
-        def __init__(self, places: Sequence[Place], slots: int = 1) -> None:
-            super().__init__(places, slots)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr("anel.launch.Listeners", Opening)

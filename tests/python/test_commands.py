@@ -15,6 +15,7 @@ import pytest
 from anel import Application, options
 from anel.choices import Choices
 from anel.cli import main
+from anel.launch import Launch
 from click.testing import CliRunner, Result
 from conftest import DEADLINE_S, Serve, get, start_server
 
@@ -155,6 +156,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Choices]:
     """What held when a command ran an application; nothing is served."""
     seen: list[Choices] = []
     monkeypatch.setattr(Application, "run", lambda app: seen.append(options.resolve({}, app._own)))
+    monkeypatch.setattr(Launch, "fork", lambda *_arguments: seen.append(options.resolve()))
     return seen
 
 
@@ -193,10 +195,24 @@ def test_what_dev_chooses_ends_with_it(folder: pathlib.Path, started: list[Choic
     assert (held["host"], held["port"], held["debug"]) == ("0.0.0.0", 8080, False)
 
 
-def test_dev_serves_with_tracebacks_and_a_request_log(folder: pathlib.Path) -> None:
-    (folder / "main.py").write_text(
-        "import anel\napp = anel.Application()\n@app.get('/')\ndef fail(request):\n    1 / 0\n"
-    )
+FAILING = """
+import anel
+
+class Mine(anel.Application):
+    def default_request_logger(self, request):
+        print("own", request.path, flush=True)
+
+app, mine = anel.Application(), Mine()
+
+@app.get("/")
+@mine.get("/")
+def fail(request):
+    1 / 0
+"""
+
+
+def test_dev_serves_with_tracebacks_and_logs_a_request_once(folder: pathlib.Path) -> None:
+    (folder / "main.py").write_text(FAILING)
     with contextlib.ExitStack() as stack:
         command = [sys.executable, "-m", "anel", "dev", "--port", "0"]
         server = start_server(stack, command)
@@ -204,8 +220,22 @@ def test_dev_serves_with_tracebacks_and_a_request_log(folder: pathlib.Path) -> N
         answer = server.ask(get("/"))
 
         assert "ZeroDivisionError: division by zero" in answer.text
-        server.wait_for_line(r"^127\.0\.0\.1 GET /$")
+        server.wait_for_line(r'^127\.0\.0\.1 .* "GET / HTTP/1\.1" 500 ')
         assert server.lines[0] == "anel: found main.py"
+        assert server.stop() == 0
+    assert len([line for line in server.lines if "GET /" in line]) == 1
+
+
+def test_a_request_logger_of_its_own_logs_beside_the_access_log(folder: pathlib.Path) -> None:
+    (folder / "main.py").write_text(FAILING)
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-m", "anel", "dev", "main:mine", "--port", "0", "--no-reload"]
+        server = start_server(stack, command)
+
+        server.ask(get("/"))
+
+        server.wait_for_line(r'"GET / HTTP/1\.1" 500 ')
+        server.wait_for_line("^own /$")
 
 
 # The first word.

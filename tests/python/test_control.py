@@ -66,14 +66,14 @@ def test_status_tells_of_master_and_workers(controlled: Server, path: pathlib.Pa
     assert report["pid"] == controlled.process.pid
     assert report["state"] == "serving"
     assert report["address"] == f"http://127.0.0.1:{controlled.port}"
-    assert 0 < report["age_s"] < DEADLINE_S
+    assert 0 < report["uptime_s"] < DEADLINE_S
     assert report["workers_wanted"] == 2
-    assert [slot["slot"] for slot in report["slots"]] == [0, 1]
-    told = [worker for slot in report["slots"] for worker in slot["workers"]]
+    assert [slot["worker"] for slot in report["workers"]] == [0, 1]
+    told = [worker for slot in report["workers"] for worker in slot["processes"]]
     assert {worker["pid"] for worker in told} == workers
     assert {worker["state"] for worker in told} == {"serving"}
-    assert all(0 < worker["age_s"] <= report["age_s"] for worker in told)
-    assert [(slot["starts"], slot["deaths"]) for slot in report["slots"]] == [(1, 0)] * 2
+    assert all(0 < worker["age_s"] <= report["uptime_s"] for worker in told)
+    assert [(slot["starts"], slot["deaths"]) for slot in report["workers"]] == [(1, 0)] * 2
 
 
 def test_status_counts_deaths(controlled: Server, path: pathlib.Path) -> None:
@@ -82,7 +82,7 @@ def test_status_counts_deaths(controlled: Server, path: pathlib.Path) -> None:
     wait_until(lambda: is_gone(victim), "the end of the worker")
     assert victim not in pids(controlled, 2)
 
-    slots = status(path)["slots"]
+    slots = status(path)["workers"]
 
     assert sorted((slot["starts"], slot["deaths"]) for slot in slots) == [(1, 0), (2, 1)]
 
@@ -109,7 +109,7 @@ def test_counters_are_told_where_there_are_any(serve: Serve, path: pathlib.Path)
         server.ask(get("/"))
 
     def requests() -> int:
-        return int(status(path)["slots"][0]["counters"]["requests_total"])
+        return int(status(path)["workers"][0]["counters"]["requests_total"])
 
     wait_until(lambda: requests() == 3, "three requests")
 
@@ -128,7 +128,7 @@ def test_reload_returns_once_all_workers_were_replaced(
 
     with Load(controlled) as load:
         ended = ctl(path, "reload")
-        told = [slot["workers"][-1]["pid"] for slot in status(path)["slots"]]
+        told = [slot["processes"][-1]["pid"] for slot in status(path)["workers"]]
 
     assert (ended.returncode, ended.stdout) == (0, "reloaded\n")
     assert not before.intersection(told)
@@ -386,6 +386,23 @@ def test_workers_inherit_nothing_of_the_control_socket(
 def unix_sockets() -> list[str]:
     """The lines of the kernel's table."""
     return pathlib.Path("/proc/net/unix").read_text().splitlines()
+
+
+def test_status_is_told_until_the_end(controlled: Server, path: pathlib.Path) -> None:
+    with controlled.client() as client:
+        client.send(get("/") + get("/wait?s=3"))
+        worker = int(client.answer().text)
+        controlled.process.send_signal(signal.SIGTERM)
+        controlled.wait_for_line("^1 connections busy")
+
+        report = status(path)
+
+        assert client.answer().text == "waited"
+    assert report["state"] == "stopping"
+    assert report["address"] == f"http://127.0.0.1:{controlled.port}"
+    told = [process for slot in report["workers"] for process in slot["processes"]]
+    assert {process["state"] for process in told if process["pid"] == worker} == {"stopping"}
+    assert controlled.wait() == 0
 
 
 def test_a_stop_in_the_delay_is_told_of_by_status(serve: Serve, path: pathlib.Path) -> None:

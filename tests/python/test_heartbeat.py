@@ -88,14 +88,14 @@ def test_a_worker_that_is_stuck_is_shown_and_replaced_while_the_other_serves(
 
 @pytest.mark.parametrize("loop", ["auto", "asyncio", "uvloop"])
 def test_a_worker_that_is_busy_or_idle_is_not_missed(serve: Serve, loop: str) -> None:
-    server = serve(STUCK, "--timeout-heartbeat", "1s", "--loop", loop)
+    server = serve(STUCK, "--timeout-heartbeat", "2s", "--loop", loop)
     only = pid(server)
 
     # Longer than the heartbeat: handlers that wait, then short ones in a row, then nothing.
-    assert server.ask(get("/waits?s=1.3")).text == "waited"
-    for _ in range(5):
+    assert server.ask(get("/waits?s=2.3")).text == "waited"
+    for _ in range(8):
         assert server.ask(get("/short")).text == "short"
-    assert server.ask(get("/waits?s=1.3")).text == "waited"
+    assert server.ask(get("/waits?s=2.3")).text == "waited"
 
     assert pid(server) == only
     assert server.stop() == 0
@@ -103,8 +103,8 @@ def test_a_worker_that_is_busy_or_idle_is_not_missed(serve: Serve, loop: str) ->
 
 
 def test_a_worker_may_take_longer_to_start_than_it_may_be_stuck(serve: Serve) -> None:
-    slow = "import time\ntime.sleep(1)\n" + textwrap.dedent(STUCK)
-    server = serve(slow, "--timeout-heartbeat", "300ms")
+    slow = "import time\ntime.sleep(3)\n" + textwrap.dedent(STUCK)
+    server = serve(slow, "--timeout-heartbeat", "2s")
 
     assert server.ask(get("/")).status == 200
     assert server.stop() == 0
@@ -122,9 +122,9 @@ def test_a_worker_that_is_stopped_is_killed(serve: Serve) -> None:
 
 
 def test_a_handler_that_blocks_in_a_drain_is_not_missed(serve: Serve) -> None:
-    server = serve(PROGRAM, "--workers", "1", "--timeout-heartbeat", "500ms")
+    server = serve(PROGRAM, "--workers", "1", "--timeout-heartbeat", "3s")
     with server.client() as client:
-        client.send(get("/block?s=1.5"))
+        client.send(get("/block?s=4"))
         server.wait_for_line("^blocking$")
 
         server.process.send_signal(signal.SIGTERM)

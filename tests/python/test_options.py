@@ -38,11 +38,24 @@ SHOWN = {
     "test_workers_are_replaced_after_so_many_requests_and_none_is_lost",
     "--max-requests-jitter": "test_workers."
     "test_workers_are_replaced_after_so_many_requests_and_none_is_lost",
+    "--uds-mode": "test_places.test_the_operator_says_who_may_connect_to_a_path",
+    "--timeout-graceful": "test_heartbeat.test_open_requests_have_as_long_as_the_operator_says",
+    "--shutdown-delay": "test_heartbeat.test_a_server_goes_on_serving_for_the_delay",
+    "--timeout-heartbeat": "test_heartbeat."
+    "test_a_worker_that_is_stuck_is_shown_and_replaced_while_the_other_serves",
+    "--affinity": "test_heartbeat.test_workers_run_on_the_processors_of_the_list_in_turn",
+    "--control": "test_control.test_a_control_socket_needs_no_number_of_workers",
+    "--umask": "test_places.test_the_umask_holds_for_what_the_server_makes",
     "--pidfile": "test_places.test_the_pid_file_names_the_server_as_long_as_it_lives",
     "--user": "test_privileges.test_numbers_need_no_entry",
     "--group": "test_privileges.test_numbers_need_no_entry",
+    "--reload": "test_reload.test_the_package_of_an_application_is_watched_wherever_it_is",
+    "--reload-dir": "test_reload.test_a_folder_elsewhere_is_watched_instead",
+    "--reload-include": "test_reload.test_other_files_are_watched_when_they_are_named",
+    "--reload-delay": "test_reload.test_a_save_counts_once_files_stay_as_they_are_for_the_delay",
+    "--reload-exclude": "test_reload.test_what_is_excluded_reloads_nothing",
     "--metrics-bind": "test_options.test_metrics_are_served_at_a_place_of_their_own",
-    "--access-log": "test_access_log.test_a_dash_logs_to_stdout",
+    "--access-log": "test_access_log.test_a_file_is_appended_to",
     "--access-log-format": "test_access_log.test_a_line_of_json_has_every_field_in_its_order",
     "--access-log-sample": "test_access_log.test_a_sample_is_about_as_large_as_it_should_be",
     "--reactor": "test_options.test_the_reactor_is_the_one_that_was_chosen",
@@ -76,7 +89,8 @@ def test_a_test_shows_what_the_option_does(option: Setting) -> None:
     source = inspect.getsource(found)
 
     assert callable(getattr(found, name))
-    forms = [f'"{form}"' for form in (option.option, *option.flags)]
+    # As the command line has it, or `run()`.
+    forms = [f"{option.parameter}=", *(f'"{form}"' for form in (option.option, *option.flags))]
     assert option.is_argument or any(form in source for form in forms)
 
 
@@ -86,7 +100,14 @@ def test_the_table_of_tests_names_no_option_that_is_gone() -> None:
 
 def sample(option: Setting) -> tuple[str, Any, Any]:
     """A value that is no default: as text, as TOML and `run()` have it, and what it means."""
-    words = {"bind": ":0", "trusted_proxies": "::1", "proxy_headers": "forwarded"}
+    words = {
+        "bind": ":0",
+        "trusted_proxies": "::1",
+        "proxy_headers": "forwarded",
+        "reload_dir": "src",
+        "reload_include": "*.html",
+        "reload_exclude": "tests",
+    }
     if option.name in words:
         word = words[option.name]
         return word, [word], (word,)
@@ -247,14 +268,21 @@ def test_a_program_says_options_to_run(folder: pathlib.Path) -> None:
             assert client.is_ended()
 
 
-def test_a_service_of_kubernetes_that_is_called_anel_is_explained(
+def test_variables_of_a_service_of_kubernetes_are_nobodys_choice(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ANEL_PORT", "tcp://10.0.0.1:80")
+    for service in ("ANEL", "ANEL_METRICS", "ANEL_LIMIT"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "80")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "80")
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.1:80")
+        monkeypatch.setenv(f"{service}_PORT_80_TCP", "tcp://10.0.0.1:80")
+        monkeypatch.setenv(f"{service}_PORT_80_TCP_ADDR", "10.0.0.1")
+    assert options.resolve()["port"] == 8080
 
-    with pytest.raises(
-        ConfigError, match=r"ANEL_PORT must be .*; Kubernetes sets it for a service"
-    ):
+    monkeypatch.setenv("ANEL_METRICS_PORT", "9090")
+
+    with pytest.raises(ConfigError, match="there is no setting ANEL_METRICS_PORT"):
         options.resolve()
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import pwd
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -424,3 +427,132 @@ def test_a_wrong_place_is_named_by_run(arguments: dict[str, object], words: str)
         Application().run(**arguments)  # type: ignore[arg-type]
 
     assert words in str(caught.value)
+
+
+@WITH_AND_WITHOUT
+def test_the_operator_says_who_may_connect_to_a_path(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "socket"
+
+    start("--uds", str(path), "--uds-mode", "660", *workers)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_the_umask_holds_for_what_the_server_makes(start: Start, tmp_path: pathlib.Path) -> None:
+    path, pid = tmp_path / "socket", tmp_path / "pid"
+
+    start("--uds", str(path), "--pidfile", str(pid), "--umask", "027")
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    assert stat.S_IMODE(pid.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("option", ["--umask", "--uds-mode"])
+@pytest.mark.parametrize("value", ["8", "1000", "-1", "rw", "0x1f"])
+def test_what_is_no_mode_is_refused(option: str, value: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "anel", "run", "program.py", option, value],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+    assert ended.returncode == 2
+    assert f"must be an octal number from 0 to 777, not '{value}'" in ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+@WITH_AND_WITHOUT
+def test_a_path_belongs_to_whom_the_server_becomes(
+    start: Start, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    # Its parents belong to root alone.
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    home = tmp_path / "home"
+    home.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    path = home / "socket"
+    server = start("--uds", str(path), "--user", "nobody", *workers)
+
+    assert (path.stat().st_uid, path.stat().st_gid) == (nobody.pw_uid, nobody.pw_gid)
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+@WITH_AND_WITHOUT
+def test_a_watchdog_hears_of_a_server_again_and_again(
+    manager: Manager, workers: list[str], tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    watched = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}
+    command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0", *workers]
+    with contextlib.ExitStack() as stack:
+        server = start_service(stack, command, "^Accepting", [], watched)
+
+        # Half of what is allowed, so that one may come late.
+        wait_until(lambda: manager.told()[0] == "READY=1", "the announcement")
+        assert [manager.told() for _ in range(5)] == [["WATCHDOG=1"]] * 5
+        assert server.stop() == 0
+
+
+def test_another_processs_watchdog_is_none_of_ours(
+    manager: Manager, tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    watched = {
+        "NOTIFY_SOCKET": str(manager.path),
+        "WATCHDOG_USEC": "1000",
+        "WATCHDOG_PID": str(os.getpid()),
+    }
+    command = [sys.executable, "-m", "anel", "run", str(program), "--port", "0"]
+    with contextlib.ExitStack() as stack:
+        server = start_service(stack, command, "^Accepting", [], watched)
+        assert manager.told()[0] == "READY=1"
+        assert server.stop() == 0
+
+        assert manager.told() == ["STOPPING=1"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="needs root and unshare for a process 1 of its own",
+)
+def test_the_first_process_of_a_container_reaps_whoever_is_left_to_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    program = tmp_path / "program.py"
+    orphan = """
+    import subprocess
+
+    def leave_behind(request):
+        # Its child is an orphan at once, and ends soon.
+        subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], check=True)
+        return request.Response(text="left")
+
+    def zombies(request):
+        numbers = [name for name in os.listdir("/proc") if name.isdecimal()]
+        return [number for number in numbers if ") Z " in open(f"/proc/{number}/stat").read()]
+
+    app.router.add_route("/leave", leave_behind)
+    app.router.add_route("/zombies", zombies)
+    """
+    program.write_text(textwrap.dedent(PROGRAM) + textwrap.dedent(orphan))
+    serve = [sys.executable, "-m", "anel", "run", str(program), "--port", "0", "--workers", "1"]
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    with contextlib.ExitStack() as stack:
+        server = start_service(stack, [*alone, *serve], r"^Accepting .*:(\d+)$", [], {})
+        assert server.ask(get("/")).value["pid"] > 1
+
+        for _ in range(3):
+            assert server.ask(get("/leave")).text == "left"
+            orphaned = int(server.wait_for_line(r"^(\d+)$")[1])
+            server.lines.clear()
+            assert orphaned > 1
+
+        wait_until(lambda: server.ask(get("/zombies")).value == [], "no zombie")

@@ -7,6 +7,7 @@ sockets of their own or share one. (`anel ctl scale` does the same: `test_contro
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import signal
 import socket
@@ -139,6 +140,26 @@ def test_reloads_amid_scaling_replace_everybody(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+def test_a_slot_is_not_given_up_while_its_next_worker_starts(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    slow = tmp_path / "slow"
+    waits = f"import os, time\ntime.sleep(3 if os.path.exists({str(slow)!r}) else 0)\n"
+    server = serve(waits + textwrap.dedent(PROGRAM), "--workers", "2")
+    before = pids(server, 2)
+    slow.touch()
+
+    server.process.send_signal(signal.SIGHUP)
+    # The turn of the second one has come.
+    wait_until(lambda: sum(map(is_gone, before)) == 1, "the end of the first one")
+    wait_until(lambda: len(workers_of(server)) == 3, "the start of the next one")
+    server.process.send_signal(signal.SIGTTOU)
+    wait_until_gone(before)
+
+    assert wait_for_workers(server, 1) == {pid(server)}
+    assert server.stop() == 0
+
+
 def test_a_worker_that_is_given_up_answers_what_it_has(serve: Serve) -> None:
     server = serve(PROGRAM, "--workers", "2")
     both = pids(server, 2)
@@ -186,3 +207,22 @@ def test_a_port_of_one_worker_is_not_taken_by_a_second_server() -> None:
 
         with pytest.raises(OSError, match="in use"):
             Listeners([Place("127.0.0.1", port)], 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_server_that_has_given_up_root_says_why_it_stays_as_it_is(
+    serve: Serve, tmp_path: pathlib.Path
+) -> None:
+    # Its parents belong to root alone.
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    server = serve(PROGRAM, "--workers", "1", "--user", "12345", "--group", "12345")
+    only = pid(server)
+
+    server.process.send_signal(signal.SIGTTIN)
+
+    said = server.wait_for_line("^anel: there cannot be more workers than 1").string
+    assert f"http://127.0.0.1:{server.port}" in said
+    assert "a server that has given up its privileges opens none" in said
+    assert pid(server) == only
+    assert server.stop() == 0

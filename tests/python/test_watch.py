@@ -435,7 +435,7 @@ def test_a_link_that_leads_back_is_not_followed(tree: pathlib.Path) -> None:
 
 
 def test_too_many_folders_are_refused_with_the_way_out(tree: pathlib.Path) -> None:
-    with pytest.raises(ConfigError, match=r"too many folders to watch: name those .* reload_dir"):
+    with pytest.raises(ConfigError, match=r"too many folders to watch: name those .*--reload-dir"):
         Selection([str(tree)]).scan(folders_max=3)
 
 

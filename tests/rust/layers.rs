@@ -61,6 +61,7 @@ const PYTHON: &[&str] = &[
     "privileges",
     "systemd",
     "telling",
+    "stacks",
     "concurrency",
     "affinity",
     "rules",

@@ -36,11 +36,12 @@ pub struct Book {
 impl Book {
     pub fn add(&mut self, record: &Record<'_>) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let asked = record.asked();
         self.told.push(Told {
-            method: record.asked.line.map(|(method, _)| text(method)),
-            target: text(record.asked.target),
-            referer: record.asked.referer.map(text),
-            user_agent: record.asked.user_agent.map(text),
+            method: asked.line.map(|(method, _)| text(method)),
+            target: text(asked.target),
+            referer: asked.referer.map(text),
+            user_agent: asked.user_agent.map(text),
             status: record.status,
             body_bytes: record.body_bytes,
             duration_us: record.duration_us,
