@@ -329,6 +329,12 @@ def test_a_batch_is_as_large_as_what_came_meanwhile(watched: Server) -> None:
 def test_processes_are_shown_as_the_kernel_sees_them(watched: Server) -> None:
     (pid,) = worker_pids(watched)
 
+    def has_worked() -> bool:
+        """The kernel counts in hundredths of a second."""
+        watched.ask(get("/"))
+        return total(watched, "process_cpu_seconds_total") > 0
+
+    wait_until(has_worked, "a hundredth of a second of work")
     found = samples(watched)
 
     labels = {"worker": "0", "pid": str(pid)}
