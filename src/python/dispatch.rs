@@ -306,7 +306,7 @@ fn call<'py>(
     progress
 }
 
-// It has one caller; as a call of its own it costs 39 instructions a request (callgrind).
+// It has one caller; as a call of its own it costs 16 instructions a request (callgrind).
 #[inline(always)]
 fn call_now<'py>(
     shared: &Rc<Shared>,
