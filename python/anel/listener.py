@@ -20,7 +20,7 @@ from typing import Any
 from anel.exceptions import ConfigError
 from anel.settings import Number, Setting, Text, Words
 from anel.socket_path import PATH_BYTES_MAX, SocketPath, mode
-from anel.steering import steer
+from anel.steering import deafen, steer
 
 # As many as the kernel allows (it caps this at net.core.somaxconn, 4096 by default since Linux
 # 5.4).
@@ -202,6 +202,7 @@ class Listeners:
         for opened in self._opened:
             for listener in () if opened.is_shared else opened.sockets:
                 if listener.fileno() >= 0:
+                    deafen(listener)
                     listener.listen(0)
 
     def close(self) -> None:

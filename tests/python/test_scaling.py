@@ -191,6 +191,22 @@ def test_new_connections_go_to_the_sockets_that_they_are_steered_to() -> None:
             client.close()
 
 
+def test_nobody_begins_to_connect_to_sockets_that_are_about_to_be_closed() -> None:
+    with contextlib.closing(Listeners([Place("127.0.0.1", 0)], 2)) as listeners:
+        address = listeners.of(0)[0].getsockname()
+        early = [socket.create_connection(address) for _ in range(8)]
+
+        listeners.refuse_more()
+
+        with socket.socket() as late:
+            late.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                late.connect(address)
+        assert sum(queued(listeners.of(slot)[0]) for slot in range(2)) == len(early)
+        for client in early:
+            client.close()
+
+
 def queued(listener: socket.socket) -> int:
     """How many are in a queue; they are accepted and closed."""
     count = 0
