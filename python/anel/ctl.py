@@ -33,12 +33,14 @@ _wait = click.option(
 
 
 @click.group()
-def ctl() -> None:
+@_takes_control
+def ctl(**parameters: Any) -> None:
     """Tell a server that runs what to do, or ask how it does.
 
-    The server was started with --control PATH; so is this, or both have ANEL_CONTROL, or control in
-    [tool.anel].
+    The server was started with --control PATH; so is this, before or behind the command, or both
+    have ANEL_CONTROL, or control in [tool.anel].
     """
+    flags.give(options.CONTROL, parameters, Starter.COMMAND)
 
 
 @ctl.command("status", cls=flags.GroupedCommand)

@@ -223,7 +223,7 @@ def test_what_is_asked_is_answered_as_json(path: pathlib.Path, words: tuple[str,
     assert isinstance(json.loads(ended.stdout), dict)
 
 
-def test_the_control_socket_may_be_named_by_environment_and_file(
+def test_the_control_socket_may_be_named_in_every_place(
     controlled: Server, path: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "pyproject.toml").write_text(f'[tool.anel]\ncontrol = "{path}"\n')
@@ -236,6 +236,7 @@ def test_the_control_socket_may_be_named_by_environment_and_file(
 
     assert in_folder.returncode == 0
     assert ctl(None, "status", ANEL_CONTROL=str(path)).returncode == 0
+    assert ctl(None, "--control", str(path), "status").returncode == 0
     assert controlled.stop() == 0
 
 
