@@ -26,6 +26,9 @@ use usage::CpuUsage;
 /// lost them.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long making the connections may take: 10,000 of them within the backlog of a slow server.
+const CONNECT: Duration = Duration::from_secs(30);
+
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(Parsed::Run(arguments)) => arguments,
@@ -58,11 +61,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Idle connections, warm-up, window, drain: in this order.
+/// Idle connections, connects, warm-up, window, drain: in this order.
 fn run(arguments: &Arguments) -> io::Result<Report> {
     let idle = IdleConnections::open(arguments)?;
     let mut client = Client::open(arguments)?;
 
+    client.connect_all(Instant::now() + CONNECT)?;
     client.run_until(Instant::now() + arguments.warmup)?;
 
     client.begin_window();
