@@ -130,13 +130,6 @@ def row(record, result, reference):
     summary = result["summary"]
     cpu, rate = summary["cpu_us"], summary["requests_per_second"]
     calls = result.get("syscalls", {}).get("all")
-    notes = []
-    if not record["engines"][result["engine"]]["calls_python"]:
-        notes.append("no Python")
-    if result["client_is_the_limit"]:
-        notes.append("client is the limit")
-    if result["disturbed"]:
-        notes.append(f"{result['disturbed']} disturbed")
     return (
         result["engine"],
         f"{cpu['median']:.3f}",
@@ -151,8 +144,22 @@ def row(record, result, reference):
         number(calls, ".4f"),
         ratio(cpu["median"], reference.get(CONTROL)),
         ratio(cpu["median"], reference.get(JAPRONTO)),
-        ", ".join(notes),
+        ", ".join(notes(record, result)),
     )
+
+
+def notes(record, result):
+    """What a reader has to know of a row."""
+    found = []
+    if not record["engines"][result["engine"]]["calls_python"]:
+        found.append("no Python")
+    if result["client_is_the_limit"]:
+        found.append("client is the limit")
+    if result["disturbed"]:
+        found.append(f"{result['disturbed']} disturbed")
+    if len(result["samples"]) < record["runs"]:
+        found.append(f"{len(result['samples'])} of {record['runs']} runs")
+    return found
 
 
 def legend(record):
