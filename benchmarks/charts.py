@@ -6,6 +6,7 @@ numbers: it is never the only place of one. Knows nothing of records.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from html import escape
 
@@ -13,7 +14,7 @@ WIDTH = 440
 # Bars end here, so that the value fits behind the longest.
 BAR_WIDTH = 330
 ROW, BAR, LABEL = 36, 12, 14
-PLOT_LEFT, PLOT_TOP, PLOT_WIDTH, PLOT_HEIGHT = 52, 12, 376, 230
+PLOT_LEFT, PLOT_TOP, PLOT_WIDTH, PLOT_HEIGHT = 52, 12, 352, 230
 # Beyond this a curve cannot be told from the next one by colour, dash and mark.
 CURVES_MAX = 10
 
@@ -113,8 +114,13 @@ def amount(value):
     """A number in three digits, as people write it: 1.25 M, 830 k, 0.42."""
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+            return digits(value / size) + letter
+    return digits(value)
+
+
+def digits(value):
+    """Three digits, zeroes included: 1.00, 12.0, 830."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def _curve(number, points, x_of, y_of, bottom):
@@ -150,6 +156,30 @@ def _decades(values):
     inside = [value for value in found if low <= value <= high]
     # More than eight lines are a hatching: the powers of ten alone, then.
     return inside if len(inside) <= 8 else [v for v in inside if f"{v:e}".startswith("1")]
+
+
+def sheet(title, rows, palette):
+    """A picture of its own: rows of (caption, chart) side by side, with the colours in it."""
+    parts, top, columns = [], 34, max(len(row) for row in rows)
+    for row in rows:
+        heights = []
+        for number, (caption, chart) in enumerate(row):
+            left = 16 + number * (WIDTH + 24)
+            width, height = re.search(r'viewBox="0 0 (\d+) (\d+)"', chart).groups()
+            parts.append(_text(left, top + 20, caption, "caption"))
+            place = f'<svg x="{left}" y="{top + 30}" width="{width}" height="{height}"'
+            parts.append(chart.replace("<svg", place, 1))
+            heights.append(int(height))
+        top += max(heights) + 50
+    width = 16 + columns * (WIDTH + 24)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" width="{width}">'
+        f"<style>{palette}{STYLE} svg .caption {{ font-weight: 600; }}</style>"
+        f'<rect width="{width}" height="{top}" style="fill: var(--paper)"/>'
+        + _text(16, 24, title, "caption")
+        + "\n".join(parts)
+        + "</svg>\n"
+    )
 
 
 def _document(name, title, height, parts):

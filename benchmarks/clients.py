@@ -182,7 +182,8 @@ def _run_load(setting):
         else:
             result = message
     if result is None or result["errors"] or not result["requests"]:
-        raise Failed(f"load: {result['first_fault'] if result else 'no result'}")
+        fault = result and (result["first_fault"] or "no response within the window")
+        raise Failed(f"load: {fault or 'no result'}")
     client_seconds = result["client_cpu_user_s"] + result["client_cpu_system_s"]
     return {
         "requests": result["requests"],

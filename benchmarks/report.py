@@ -1,6 +1,6 @@
 """Makes a page of a record: `python benchmarks/report.py benchmarks/record/<date>-<set>.json`.
 
-Writes the .html beside it: charts, tables, machine, versions, what was skipped and the exact commands, in one
+Writes the .html beside it (`--svg`: a picture): charts, tables, machine, versions, what was skipped and the exact commands, in one
 file that needs no network. Rows are ordered by CPU time per request and none is left out; those without Python
 and those that the client limited say so. Reads records of format 1 and 2.
 """
@@ -29,12 +29,15 @@ SERIES_FIELDS = (
     ("p99_us", "p99 in us, per batch", "less is better"),
 )
 
-STYLE = """
+PALETTE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #59636e; --grid: #d9dee3;
   --user: #2a6f97; --system: #8fc1d9; --rate: #4d7c6a; --note: #8a4b00; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14171a; --ink: #e8eaed; --quiet: #9aa4ae; --grid: #343a40;
     --user: #58a6d6; --system: #2f5d78; --rate: #6fb598; --note: #e0a458; } }
+"""
+
+STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 72rem; font: 1rem/1.5 system-ui, sans-serif;
   background: var(--paper); color: var(--ink); }
@@ -52,22 +55,35 @@ th[scope=row], td.words, th.words { text-align: left; }
 code, pre { font: .8125rem ui-monospace, monospace; } pre { overflow-x: auto; }
 details { margin: 1rem 0; } summary { cursor: pointer; }
 a { color: var(--user); }
+.swatch { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .8em; }
+.swatch.user { background: var(--user); } .swatch.system { background: var(--system); }
 """
+
+CPU_CAPTION = "CPU us per request (less is better)"
+RATE_CAPTION = "Requests per second (more is better)"
+PARTS = '<span class="swatch user"></span>user<span class="swatch system"></span>system'
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("record", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="default: the record's name with .html")
+    parser.add_argument(
+        "--svg", nargs="+", metavar="SCENARIO", help="instead: the bars of these, as one picture"
+    )
     arguments = parser.parse_args()
     try:
         record = read(arguments.record)
+        # An interrupted run has samples and no medians yet.
+        table.summarise(record)
+        if arguments.svg:
+            text, suffix = picture(record, arguments.svg), ".svg"
+        else:
+            text, suffix = page(record, arguments.record.name), ".html"
     except Refused as problem:
         sys.exit(f"report.py: {problem}")
-    # An interrupted run has samples and no medians yet.
-    table.summarise(record)
-    path = arguments.out or arguments.record.with_suffix(".html")
-    path.write_text(page(record, arguments.record.name))
+    path = arguments.out or arguments.record.with_suffix(suffix)
+    path.write_text(text)
     sys.stdout.write(f"{path}\n")
 
 
@@ -90,7 +106,7 @@ def page(record, name):
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}{charts.STYLE}</style></head><body>\n"
+        f"<title>{escape(title)}</title><style>{PALETTE}{STYLE}{charts.STYLE}</style></head><body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
@@ -124,11 +140,8 @@ def section(record, name):
     """One scenario: rates, prices, latencies and the table."""
     rows = results_of(record, name)
     figures = [
-        figure("Requests per second (more is better)", rate_chart(record, name, rows)),
-        figure(
-            "CPU us per request (less is better; dark: user, light: system)",
-            cpu_chart(record, name, rows),
-        ),
+        figure(RATE_CAPTION, rate_chart(record, name, rows)),
+        figure(CPU_CAPTION, cpu_chart(record, name, rows), PARTS),
         figure("Latency of a batch in us, by percentile", latency_chart(record, name, rows)),
     ]
     return (
@@ -138,8 +151,27 @@ def section(record, name):
     )
 
 
-def figure(caption, chart):
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{chart}</figure>" if chart else ""
+def figure(caption, chart, legend=""):
+    """A chart with its caption; nothing where there is nothing to draw. `legend` is markup."""
+    if not chart:
+        return ""
+    return f"<figure><figcaption>{escape(caption)}{legend}</figcaption>{chart}</figure>"
+
+
+def picture(record, names):
+    """The bars of some scenarios as one SVG, for a README."""
+    rows = []
+    for name in names:
+        found = results_of(record, name)
+        if not found:
+            raise Refused(f"the record has no results of {name}")
+        rows.append(
+            [
+                (f"{name}: {CPU_CAPTION}; user, then system", cpu_chart(record, name, found)),
+                (f"{name}: {RATE_CAPTION}", rate_chart(record, name, found)),
+            ]
+        )
+    return charts.sheet(table.header(record).splitlines()[1], rows, PALETTE)
 
 
 def label(record, row):
@@ -329,7 +361,7 @@ def three(value):
     """Three digits, and no exponent; a dash where nothing was measured."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else charts.digits(value)
 
 
 if __name__ == "__main__":

@@ -238,6 +238,9 @@ class Runner:
                 if engine.counters:
                     sample["counters"] = server.counters
             except (Unavailable, clients.Failed, OSError) as problem:
+                # A run may fail because the machine was busy; an engine that cannot does not change.
+                if isinstance(problem, clients.Failed) and attempt < RETAKES_MAX:
+                    continue
                 self.record.fail(key(scenario, engine), str(problem))
                 say(f"failed: {key(scenario, engine)}: {problem}")
                 return
