@@ -37,7 +37,6 @@ app.router.add_route("/", hello)
 """
 # The whole turn with Python: the handler, and requests per write.
 PYTHON_CASES = {
-    "python-sync-1": (SYNC, 1),
     "python-sync-24": (SYNC, 24),
     "python-async-24": ("async " + SYNC.lstrip(), 24),
     "python-constant-24": ('app.router.add_constant("/", text="Hello world!")', 24),
@@ -47,6 +46,7 @@ REQUESTS = {"turn-24": 24, **{name: depth for name, (_, depth) in PYTHON_CASES.i
 # Few is enough for all to be warm: free lists, specialised bytecode, grown buffers.
 CORE_ROUNDS = (2_000, 12_000)
 PYTHON_ROUNDS = (200, 1_000)
+PYTHON_TRIES = 3
 
 
 def main() -> None:
@@ -110,7 +110,9 @@ def counts(chosen: list[str]) -> dict[str, float]:
     found = {}
     for name in chosen or [*names, *PYTHON_CASES]:
         if name in PYTHON_CASES:
-            rounds = callgrind.per_round(lambda many, name=name: python(name, many), *PYTHON_ROUNDS)
+            rounds = callgrind.per_round(
+                lambda many, name=name: python(name, many), *PYTHON_ROUNDS, PYTHON_TRIES
+            )
         else:
             rounds = callgrind.per_round(
                 lambda many, name=name: callgrind.count([program, name, str(many)]), *CORE_ROUNDS

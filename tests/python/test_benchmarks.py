@@ -672,6 +672,12 @@ def test_the_table_of_instructions_says_which_grew() -> None:
     assert "-50.00%  cheaper" in lines[2]
 
 
+def test_the_least_of_some_tries_counts() -> None:
+    counts = iter([120, 100, 110, 1000, 1300, 1100])
+    callgrind = module("callgrind", BENCHMARKS / "micro")
+    assert callgrind.per_round(lambda _: next(counts), 10, 19, tries=3) == 100
+
+
 def test_accepting_some_cases_keeps_the_others(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "instructions.json"
     path.write_text(json.dumps(counted(a=1.0, b=2.0)))

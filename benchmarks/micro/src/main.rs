@@ -1,9 +1,10 @@
 //! One piece of the core in a loop: `micro CASE COUNT`. Without arguments it names its cases.
 //!
-//! It is run under callgrind twice, with few and with many rounds; the difference is free of start-up
-//! (see `instructions.py`). Nothing here depends on time, addresses or chance, so that the count of a
-//! build is always the same. A case prints a sum that depends on every round, and fails when it is not
-//! the expected one, so that nothing measured can be left out by the compiler or by mistake.
+//! It is run under callgrind twice, with few and with many rounds; the difference is free of
+//! start-up (see `instructions.py`). Nothing here depends on time, addresses or chance, so that
+//! the count of a build is always the same. A case prints a sum that depends on every round, and
+//! fails when it is not the expected one, so that nothing measured can be left out by the
+//! compiler or by mistake.
 
 mod kernel;
 

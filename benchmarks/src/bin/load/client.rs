@@ -13,10 +13,11 @@ use hdrhistogram::Histogram;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::arguments::Arguments;
+use super::connection::{Connection, GENERATION_MASK, Kind, split_token, token};
 use super::idle::Survivors;
 use super::report::{Errors, Report, Window};
 use super::ring::{Completion, Plan, Ring};
-use super::verify::{Checker, Fault, Progress};
+use super::verify::{Checker, Fault};
 
 /// Longest wait of a turn, so that the end of the window is noticed when the server is silent.
 const TURN_MAX: Duration = Duration::from_millis(50);
@@ -71,30 +72,6 @@ enum Phase {
     WarmUp,
     Window,
     Drain,
-}
-
-struct Connection {
-    socket: Option<Socket>,
-    /// Ops of earlier sockets of this slot are recognised by it.
-    generation: u32,
-    connected: bool,
-    /// Responses that are still owed to us.
-    outstanding: u32,
-    /// The part of the block that is not sent yet.
-    unsent: (usize, usize),
-    sending: bool,
-    started: Instant,
-    answered: u64,
-    progress: Progress,
-    /// The server has announced that it closes.
-    closing: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Connect = 1,
-    Receive = 2,
-    Send = 3,
 }
 
 impl Client {
@@ -471,41 +448,4 @@ impl Counted {
             latency,
         })
     }
-}
-
-impl Connection {
-    fn unconnected() -> Self {
-        Self {
-            socket: None,
-            generation: 0,
-            connected: false,
-            outstanding: 0,
-            unsent: (0, 0),
-            sending: false,
-            started: Instant::now(),
-            answered: 0,
-            progress: Progress::default(),
-            closing: false,
-        }
-    }
-}
-
-/// 24 bits of the token carry a generation.
-const GENERATION_MASK: u32 = 0x00ff_ffff;
-
-fn token(kind: Kind, generation: u32, slot: usize) -> u64 {
-    (kind as u64) << 56 | u64::from(generation) << 32 | slot as u64
-}
-
-fn split_token(token: u64) -> (Kind, u32, usize) {
-    let kind = match token >> 56 {
-        1 => Kind::Connect,
-        2 => Kind::Receive,
-        _ => Kind::Send,
-    };
-    (
-        kind,
-        (token >> 32) as u32 & GENERATION_MASK,
-        (token & 0xffff_ffff) as usize,
-    )
 }

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod client;
+mod connection;
 mod idle;
 mod report;
 mod ring;

@@ -1,7 +1,8 @@
 //! actix-web with one worker: the answers of the benchmarks.
 //!
-//! No middleware, so no access log; one worker, because one core is measured (actix.rs/docs/server,
-//! "Multi-Threading"). Payloads are streamed, so the limit of 256 KiB for extractors does not apply.
+//! No middleware, so no access log; one worker, because one core is measured
+//! (actix.rs/docs/server, "Multi-Threading"). Payloads are streamed, so the limit of 256 KiB for
+//! extractors does not apply.
 
 use std::net::Ipv4Addr;
 

@@ -1,8 +1,8 @@
 //! hyper on a current-thread tokio: the answers of the benchmarks.
 //!
-//! `pipeline_flush` is what hyper's documentation offers for pipelined requests ("Aggregates flushes
-//! to better support pipelined responses", docs.rs/hyper, `server::conn::http1::Builder`). The
-//! Builder's date is its own; there is no log.
+//! `pipeline_flush` is what hyper's documentation offers for pipelined requests ("Aggregates
+//! flushes to better support pipelined responses", docs.rs/hyper,
+//! `server::conn::http1::Builder`). The Builder's date is its own; there is no log.
 
 use std::convert::Infallible;
 use std::error::Error;

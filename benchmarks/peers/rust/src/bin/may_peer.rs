@@ -1,8 +1,8 @@
 //! may_minihttp with one worker: the answers of the benchmarks that it can give.
 //!
-//! Set up as in its example `techempower_no_db`: a pool of coroutines with small stacks. It writes an
-//! answer that does not fit the socket's buffer only when the next request comes, and reads no chunked
-//! body, so `/big` and `/length` are not served.
+//! Set up as in its example `techempower_no_db`: a pool of coroutines with small stacks. It
+//! writes an answer that does not fit the socket's buffer only when the next request comes, and
+//! reads no chunked body, so `/big` and `/length` are not served.
 
 use std::error::Error;
 use std::io;
