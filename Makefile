@@ -10,6 +10,7 @@ TOOLS := $(VENV)/.tools
 # maturin and cargo must agree on the interpreter, or each rebuilds what the other built.
 PYTHON_ENV := VIRTUAL_ENV=$(VENV) PYO3_PYTHON=$(BIN)/python PYTHONDONTWRITEBYTECODE=
 BENCH ?=
+ACCEPT ?=
 SOAK_S ?= 30
 # The sanitizers and Miri are parts of a nightly compiler; nothing else needs one.
 NIGHTLY ?= nightly
@@ -33,7 +34,7 @@ endef
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(TOOLS) ## the release extension, installed into .venv/
@@ -111,11 +112,20 @@ loops: dev ## tests of handlers and of the process, on uvloop and asyncio's own 
 	ANEL_LOOP=uvloop $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
 	ANEL_LOOP=asyncio $(BIN)/pytest tests/python/test_async.py tests/python/test_lifecycle.py
 
+.PHONY: bench-setup
+bench-setup: $(TOOLS) ## the peers and tools of the benchmarks; what cannot be had is named
+	ANEL_PYTHON=$(BIN)/python sh benchmarks/setup.sh
+
 .PHONY: bench
-bench: build ## the benchmarks; BENCH=--quick for a first look
-	sh benchmarks/setup.sh
+bench: build ## the benchmarks, and a page of them; BENCH=--quick for a first look
+	@test -x benchmarks/target/release/load || $(MAKE) bench-setup
+	cargo build --quiet --release --manifest-path benchmarks/Cargo.toml
 	$(BIN)/python benchmarks/run.py $(BENCH)
-	$(BIN)/python benchmarks/plot.py "$$(ls -t benchmarks/record/*.json | head -n 1)"
+	$(BIN)/python benchmarks/report.py "$$(ls -t benchmarks/record/20*.json | head -n 1)"
+
+.PHONY: bench-check
+bench-check: build ## instructions of the core against the record; ACCEPT=1 writes it anew
+	$(BIN)/python benchmarks/micro/instructions.py $(if $(ACCEPT),--accept)
 
 .PHONY: wheels
 wheels: $(TOOLS) ## manylinux wheels for CPython 3.11 to 3.13, into dist/

@@ -7,7 +7,6 @@ time, memory and steal are read from the kernel when the measured window begins 
 
 import json
 import os
-import pathlib
 import re
 import resource
 import shutil
@@ -15,14 +14,20 @@ import signal
 import subprocess
 import time
 
-import measure
-from engines import BODY, Unavailable, raise_descriptor_limit
+from dataclasses import dataclass, field, replace
 
-HERE = pathlib.Path(__file__).resolve().parent
+import measure
+from catalogue import HERE, Exchange, Scenario
+from engines import Places, Server, Unavailable, raise_descriptor_limit
+
 WARM_UP_SECONDS = 0.5
 # For connecting 10,000 idle connections, the drain and a slow machine.
 SPARE_SECONDS = 90
-SYSCALL_SECONDS = 1.0
+COUNT_SECONDS = 1.0
+# Longer answers are handed to the client in a file.
+INLINE_BYTES_MAX = 200
+# load's names of percentiles, and ours.
+PERCENTILES = ("p50", "p75", "p90", "p99", "p99_9", "p99_99", "max")
 # What moves bytes and waits for them; the rest is counted together.
 SYSCALLS = (
     "io_uring_enter",
@@ -42,27 +47,46 @@ class Failed(Exception):
     """A run gave no usable numbers; the text says why."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One run: who asks what of whom, from which processor and for how long."""
+
+    scenario: Scenario
+    exchange: Exchange
+    server: Server
+    cpu: int
+    seconds: float
+    places: Places
+    # Processes that work for the run but are neither server nor client: a database.
+    companions: list = field(default_factory=list)
+
+
 class Window:
     """The kernel's counters of a server and the processors between two moments."""
 
-    def __init__(self, server, cpus):
-        self.pids = measure.tree(server.pid)
-        self.cpus = cpus
+    def __init__(self, setting):
+        self.pids = measure.tree(setting.server.pid)
+        self.companions = setting.companions
+        # Those of the server, and the client's.
+        self.cpus = sorted({*os.sched_getaffinity(setting.server.pid), setting.cpu})
 
     def begin(self):
         self.start = time.monotonic()
         self.cpu_before = measure.cpu_time(self.pids)
+        self.companions_before = measure.cpu_time(self.companions)
         self.processors_before = measure.processors(self.cpus)
 
     def end(self):
         self.cpu = measure.cpu_time(self.pids) - self.cpu_before
+        self.companions_cpu = measure.cpu_time(self.companions) - self.companions_before
         self.processors = measure.processors(self.cpus) - self.processors_before
         self.elapsed = time.monotonic() - self.start
         self.resident = measure.resident_bytes(self.pids)
 
     def sample(self, requests, client_seconds):
         """What the window says per request; `client_seconds` is the client's own CPU time."""
-        foreign = self.processors.busy - self.cpu.total - client_seconds
+        ours = self.cpu.total + self.companions_cpu.total + client_seconds
+        foreign = self.processors.busy - ours
         return {
             "cpu_us": 1e6 * self.cpu.total / requests,
             "cpu_user_us": 1e6 * self.cpu.user / requests,
@@ -74,35 +98,61 @@ class Window:
         }
 
 
-def command(scenario, port, cpu, seconds, places):
+def command(setting):
     """The exact command of a run."""
-    pinned = ["taskset", "-c", str(cpu)]
-    if scenario.client == "wrk":
-        script = ["-s", str(HERE / "wrk/pipeline.lua")] if scenario.depth > 1 else []
-        words = [
-            "wrk",
-            "-t",
-            "1",
-            "-c",
-            str(scenario.connections),
-            "-d",
-            f"{seconds:.0f}s",
-            "--latency",
-        ]
-        depth = ["--", str(scenario.depth)] if scenario.depth > 1 else []
-        return [*pinned, *words, *script, f"http://127.0.0.1:{port}/", *depth]
+    pinned = ["taskset", "-c", str(setting.cpu)]
+    port, seconds = setting.server.port, setting.seconds
+    if setting.scenario.client == "wrk":
+        return [*pinned, *_wrk_words(setting.scenario, setting.exchange, port, seconds)]
+    return [*pinned, *_load_words(setting, port, seconds)]
+
+
+def _wrk_words(scenario, exchange, port, seconds):
+    words = ["wrk", "-t", "1", "-c", str(scenario.connections), "-d", f"{seconds:.0f}s", "--latency"]
+    script = ["-s", str(HERE / "wrk/pipeline.lua")] if scenario.depth > 1 else []
+    depth = ["--", str(scenario.depth)] if scenario.depth > 1 else []
+    return [*words, *script, f"http://127.0.0.1:{port}{exchange.path}", *depth]
+
+
+def _load_words(setting, port, seconds):
+    scenario, exchange = setting.scenario, setting.exchange
     words = [
-        str(places.bin / "load"),
-        *("--address", f"127.0.0.1:{port}"),
+        *(str(setting.places.bin / "load"), "--address", f"127.0.0.1:{port}"),
         *("--connections", str(scenario.connections)),
         *("--depth", str(scenario.depth)),
-        *("--idle", str(scenario.idle)),
         *("--warmup", str(WARM_UP_SECONDS)),
         *("--duration", f"{seconds:g}"),
-        *("--expect-body", BODY.decode()),
-        *("--json", "--marks"),
     ]
-    return [*pinned, *words]
+    # What is not the client's default, so that a command is as short as it can be.
+    options = {
+        "--method": (exchange.method, "GET"),
+        "--path": (exchange.path, "/"),
+        "--headers": (scenario.headers, "minimal"),
+        "--body-bytes": (scenario.body_bytes, 0),
+        "--body-framing": (scenario.body_framing, "length"),
+        "--idle": (scenario.idle, 0),
+        "--requests-per-connection": (scenario.requests_per_connection, 0),
+        "--sources": (scenario.sources, 1),
+        "--buffer-bytes": (scenario.buffer_bytes, 8192),
+    }
+    for name, (value, default) in options.items():
+        if value != default:
+            words += [name, str(value)]
+    body = exchange.body(scenario.body_bytes)
+    if len(body) <= INLINE_BYTES_MAX:
+        words += ["--expect-body", body.decode()]
+    else:
+        words += ["--expect-body-file", _file_of(exchange.name, body)]
+    return [*words, "--json", "--marks"]
+
+
+def _file_of(name, body):
+    """A file with the right answer, which is too long for a command line."""
+    path = HERE / "target/answers" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != body:
+        path.write_bytes(body)
+    return str(path)
 
 
 def check_available(scenario, places):
@@ -114,50 +164,48 @@ def check_available(scenario, places):
         raise Unavailable("load is not built (benchmarks/setup.sh)")
 
 
-def run(scenario, server, cpus, seconds, places):
-    """One measured run; `cpus` are the server's and the client's processor."""
+def run(setting):
+    """One measured run: a sample."""
     raise_descriptor_limit()
-    if scenario.client == "wrk":
-        return _run_wrk(scenario, server, cpus, seconds, places)
-    return _run_load(scenario, server, cpus, seconds, places)
+    if setting.scenario.client == "wrk":
+        return _run_wrk(setting)
+    return _run_load(setting)
 
 
-def _run_load(scenario, server, cpus, seconds, places):
-    words = command(scenario, server.port, cpus[1], seconds, places)
-    window = Window(server, cpus)
+def _run_load(setting):
+    window = Window(setting)
     marks, result = {"begin": window.begin, "end": window.end}, None
-    for line in _lines(words, seconds + SPARE_SECONDS):
+    for line in _lines(command(setting), setting.seconds + SPARE_SECONDS):
         message = json.loads(line)
         if "mark" in message:
             marks[message["mark"]]()
         else:
             result = message
     if result is None or result["errors"] or not result["requests"]:
-        raise Failed(f"load: {result['first_fault'] if result else 'no result'}")
+        fault = result and (result["first_fault"] or "no response within the window")
+        raise Failed(f"load: {fault or 'no result'}")
     client_seconds = result["client_cpu_user_s"] + result["client_cpu_system_s"]
     return {
         "requests": result["requests"],
         "seconds": result["seconds"],
         "requests_per_second": result["requests_per_second"],
-        "p50_us": result["latency_us"]["p50"],
-        "p99_us": result["latency_us"]["p99"],
-        "max_us": result["latency_us"]["max"],
+        "bytes_per_request": result["bytes"] / result["requests"],
+        **{f"{name}_us": result["latency_us"][name] for name in PERCENTILES},
         "idle_alive": result["idle_alive"],
         "client_load": result["client_load"],
         **window.sample(result["requests"], client_seconds),
     }
 
 
-def _run_wrk(scenario, server, cpus, seconds, places):
+def _run_wrk(setting):
     # wrk has no warm-up of its own; a short run before does the same.
-    warm_up = command(scenario, server.port, cpus[1], 1, places)
-    list(_lines(warm_up, 1 + SPARE_SECONDS))
+    list(_lines(command(replace(setting, seconds=1)), 1 + SPARE_SECONDS))
+    window = Window(setting)
     # Whole seconds are all that wrk knows.
-    words = command(scenario, server.port, cpus[1], max(1, round(seconds)), places)
-    window = Window(server, cpus)
+    words = command(replace(setting, seconds=max(1, round(setting.seconds))))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     window.begin()
-    text = "\n".join(_lines(words, seconds + SPARE_SECONDS))
+    text = "\n".join(_lines(words, setting.seconds + SPARE_SECONDS))
     window.end()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     client_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -183,11 +231,11 @@ def _run_wrk(scenario, server, cpus, seconds, places):
     }
 
 
-def count_syscalls(scenario, server, cpus, places):
+def count_syscalls(setting):
     """System calls per request of a short run under strace, which is too slow to be timed."""
     if shutil.which("strace") is None:
         raise Unavailable("no strace")
-    attach = [word for pid in measure.tree(server.pid) for word in ("-p", str(pid))]
+    attach = [word for pid in measure.tree(setting.server.pid) for word in ("-p", str(pid))]
     tracer = subprocess.Popen(
         ["strace", "-c", "-f", "-U", "name,calls", *attach],
         stdout=subprocess.DEVNULL,
@@ -198,8 +246,8 @@ def count_syscalls(scenario, server, cpus, places):
         first = tracer.stderr.readline()
         if "attached" not in first:
             raise Unavailable(f"strace: {first.strip()}")
-        words = command(scenario, server.port, cpus[1], SYSCALL_SECONDS, places)
-        result = json.loads(list(_lines(words, SYSCALL_SECONDS + SPARE_SECONDS))[-1])
+        words = command(setting)
+        result = json.loads(list(_lines(words, setting.seconds + SPARE_SECONDS))[-1])
     finally:
         if tracer.poll() is None:
             os.kill(tracer.pid, signal.SIGINT)
@@ -215,11 +263,11 @@ def count_syscalls(scenario, server, cpus, places):
     return {"all": total / requests, **named, "requests": requests}
 
 
-def count_instructions(scenario, server, cpus, places):
+def count_instructions(setting):
     """User instructions per request, where the processor counts them for us."""
     if shutil.which("perf") is None:
         raise Unavailable("no perf")
-    pids = ",".join(map(str, measure.tree(server.pid)))
+    pids = ",".join(map(str, measure.tree(setting.server.pid)))
     counter = subprocess.Popen(
         ["perf", "stat", "-x", ",", "-e", "instructions:u", "-p", pids],
         stdout=subprocess.DEVNULL,
@@ -227,8 +275,8 @@ def count_instructions(scenario, server, cpus, places):
         text=True,
     )
     try:
-        words = command(scenario, server.port, cpus[1], SYSCALL_SECONDS, places)
-        result = json.loads(list(_lines(words, SYSCALL_SECONDS + SPARE_SECONDS))[-1])
+        words = command(setting)
+        result = json.loads(list(_lines(words, setting.seconds + SPARE_SECONDS))[-1])
     finally:
         if counter.poll() is None:
             os.kill(counter.pid, signal.SIGINT)

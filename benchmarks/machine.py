@@ -4,22 +4,18 @@ Every record begins with this. Paths, host names and users are left out: they sa
 speed.
 """
 
+import json
 import os
 import pathlib
 import platform
 import re
 import subprocess
+import tomllib
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 PYTHON_QUESTION = """
-import importlib, json, platform, sysconfig
-def version(name):
-    try:
-        module = importlib.import_module(name)
-    except Exception:
-        return None
-    return getattr(module, "__version__", "unknown")
+import json, platform, sysconfig
 flags = sysconfig.get_config_var("CONFIG_ARGS") or ""
 print(json.dumps({
     "version": platform.python_version(),
@@ -27,8 +23,25 @@ print(json.dumps({
     "compiler": platform.python_compiler(),
     "pgo": "--enable-optimizations" in flags,
     "lto": "--with-lto" in flags,
-    "packages": {name: version(name) for name in PACKAGES if version(name)},
 }))
+"""
+
+# CPython 3.7, which Japronto needs, has no importlib.metadata.
+VERSIONS_QUESTION = """
+import json, sys
+try:
+    from importlib.metadata import version
+except ImportError:
+    import pkg_resources
+    def version(name):
+        return pkg_resources.get_distribution(name).version
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = version(name)
+    except Exception:
+        pass
+print(json.dumps(found))
 """
 
 
@@ -52,18 +65,50 @@ def describe():
     return info
 
 
-def python(executable, packages):
-    """Version and build of a Python, and of `packages` in it; None when it does not run."""
-    import json
+def python(executable):
+    """Version and build of a Python; None when it does not run."""
+    answer = _output(executable, "-c", PYTHON_QUESTION)
+    return json.loads(answer) if answer else None
 
-    question = f"PACKAGES = {packages!r}\n{PYTHON_QUESTION}"
+
+def versions(engine, places):
+    """What an engine consists of: {name: version}, with None for what does not say."""
+    found = {}
+    distributions = [word for word in engine.versions if not word.startswith(("$", "crate:", "debian:"))]
+    if distributions:
+        executable = places.python_of(engine)
+        answer = _output(executable, "-c", VERSIONS_QUESTION, *distributions)
+        found.update(json.loads(answer) if answer else dict.fromkeys(distributions))
+    for word in engine.versions:
+        kind, _, name = word.partition(":")
+        if word.startswith("$ "):
+            command = word.removeprefix("$ ").split()
+            found[command[0]] = _words(*command)
+        elif kind == "crate":
+            found[name] = _crate(name)
+        elif kind == "debian":
+            found[name] = _output("dpkg-query", "-f", "${Version}", "-W", name)
+    return found
+
+
+def _crate(name):
+    """The version of a crate that the lock files of the benchmarks name."""
+    for folder in ("benchmarks", "benchmarks/peers/rust"):
+        lock = tomllib.loads(_read(REPOSITORY / folder / "Cargo.lock"))
+        for package in lock.get("package", []):
+            if package["name"] == name:
+                return package["version"]
+    return None
+
+
+def _words(*command):
+    """The first line that a program writes about itself, on either stream (nginx: stderr)."""
     try:
-        done = subprocess.run(
-            [executable, "-c", question], capture_output=True, text=True, timeout=30, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return None
-    return json.loads(done.stdout)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0] if lines else None
 
 
 def source():

@@ -1,31 +1,24 @@
 """Runs engines under scenarios and writes a record: `python benchmarks/run.py --quick`.
 
-Owns the order of runs. All engines of a scenario take turns in every round, so that a slow minute
-of the machine falls on all of them; medians are taken over rounds. The server has one processor and
-the client another. A sample is retaken when the hypervisor took more than 5 % or others used more
-than 5 % of the two.
+Owns the order of runs. All engines of a scenario take turns in every round, so that a slow minute of the
+machine falls on all of them; medians are taken over rounds. The server has one processor and the client
+another. A sample is retaken when the hypervisor took more than 5 % or others used more than 5 % of the two.
+The record is written after every sample; `--resume FILE` goes on where a run was interrupted.
 """
 
 import argparse
+import contextlib
 import datetime
-import fnmatch
-import json
 import os
-import pathlib
 import sys
 
 import clients
 import machine
 import table
-from engines import (
-    HERE,
-    Places,
-    Server,
-    Unavailable,
-    check_available,
-    load_engines,
-    load_scenarios,
-)
+from catalogue import HERE, Catalogue, Mistake
+from database import Database
+from engines import Places, Server, Unavailable, check_available, check_answers, check_order
+from records import Record, Refused, key
 
 DISTURBED = 0.05
 RETAKES_MAX = 3
@@ -35,33 +28,29 @@ def main():
     arguments = parse_arguments()
     places = Places.find(arguments.bin)
     cpus = choose_processors()
-    record = begin_record(arguments, places, cpus)
-    plan = make_plan(arguments, places, record)
-    if not plan:
-        sys.exit("nothing to measure:\n" + "\n".join(record["skipped"]))
     try:
-        measure_all(record, plan, places, cpus, arguments)
+        catalogue = Catalogue.read()
+        record = open_record(arguments, places, cpus)
+        runner = Runner(catalogue, record, places, cpus, arguments)
+        plan = runner.make_plan()
+    except (Mistake, Refused) as problem:
+        sys.exit(f"run.py: {problem}")
+    if arguments.list:
+        say("\n".join(key(scenario, engine) for scenario, engine in plan))
+        return
+    if not plan:
+        sys.exit("nothing to measure:\n" + "\n".join(record.data["skipped"]))
+    try:
+        runner.measure(plan)
+        record.data["complete"] = True
     except KeyboardInterrupt:
-        # Minutes of samples are worth keeping; the record says that it is not whole.
-        note(record, "interrupted: the record holds what was measured until then")
-    table.summarise(record)
-    path = pathlib.Path(arguments.out or default_path(arguments))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    say(table.render(record))
-    say(f"record: {path.name}")
-
-
-def measure_all(record, plan, places, cpus, arguments):
-    """All rounds of all pairs, then the counts, which are not timed."""
-    for number in range(arguments.runs):
-        for scenario, engine in plan:
-            one_sample(record, scenario, engine, places, cpus, arguments, number)
-    for scenario, engine in plan:
-        # Among idle connections the calls that opened them would be counted too.
-        countable = scenario.client == "load" and not scenario.idle
-        if countable and key(scenario, engine) in record["results"]:
-            one_count(record, scenario, engine, places, cpus)
+        say(f"interrupted: go on with --resume {record.path}")
+    if not record.data["results"]:
+        sys.exit("nothing was measured:\n" + "\n".join(record.data["skipped"]))
+    table.summarise(record.data)
+    record.save()
+    say(table.render(record.data))
+    say(f"record: {record.path}")
 
 
 def parse_arguments():
@@ -69,168 +58,266 @@ def parse_arguments():
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="two rounds of one second, pipelined and plain only: to see that it works",
+        help="two rounds of one second, pipelined and plain, usual engines: to see that it works",
     )
     parser.add_argument("--runs", type=int, help="rounds (5; quick: 2)")
     parser.add_argument("--seconds", type=float, help="measured window (3; quick: 1)")
-    parser.add_argument("--engines", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        metavar="PATTERN",
+        help="anel-*, @set or group:python, in place of each scenario's own",
+    )
     parser.add_argument("--scenarios", nargs="+", metavar="PATTERN")
+    parser.add_argument("--list", action="store_true", help="what would be measured, and no more")
+    parser.add_argument("--no-counts", action="store_true", help="no runs under strace and perf")
     parser.add_argument("--bin", help="directory of load, control, ... (default: target/release)")
     parser.add_argument("--out", metavar="FILE")
-    arguments = parser.parse_args()
+    parser.add_argument("--resume", metavar="FILE", help="go on with an interrupted record")
+    return with_defaults(parser.parse_args())
+
+
+def with_defaults(arguments):
+    """Fills in what was not said; a resumed record says everything itself."""
     quick = arguments.quick
     arguments.runs = arguments.runs or (2 if quick else 5)
     arguments.seconds = arguments.seconds or (1.0 if quick else 3.0)
     arguments.scenarios = arguments.scenarios or (["pipelined", "plain"] if quick else ["*"])
+    arguments.engines = arguments.engines or (["@usual"] if quick else None)
     return arguments
 
 
 def choose_processors():
-    """The server's and the client's processor: two of those this process may use."""
+    """The processors that this process may use: the first for servers, the second for the client."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         sys.exit("two processors are needed: one for the server, one for the client")
-    return allowed[:2]
+    return allowed
 
 
-def begin_record(arguments, places, cpus):
-    return {
-        "format": 1,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+def open_record(arguments, places, cpus):
+    about = {
         "machine": machine.describe(),
         "source": machine.source(),
         "tools": machine.tools(),
-        "python": machine.python(places.python, ["anel"]),
-        "python37": places.python37 and machine.python(places.python37, ["japronto", "uvloop"]),
+        "python": machine.python(places.python),
+        "python37": places.python37 and machine.python(places.python37),
+        "peers": places.peers and machine.python(places.peers),
         "processors": {"server": cpus[0], "client": cpus[1]},
-        "runs": arguments.runs,
-        "seconds": arguments.seconds,
-        "quick": arguments.quick,
-        "scenarios": {},
-        "engines": {},
-        "skipped": [],
-        "results": {},
     }
+    chosen = ("runs", "seconds", "quick", "scenarios", "engines")
+    if arguments.resume:
+        record = Record.resume(arguments.resume, **about)
+        for name in chosen:
+            setattr(arguments, name, record.data["arguments"][name])
+        return record
+    asked = {name: getattr(arguments, name) for name in chosen}
+    path = arguments.out or default_path(arguments)
+    top = {"runs": arguments.runs, "seconds": arguments.seconds, "quick": arguments.quick}
+    return Record.begin(path, **about, **top, arguments=asked)
 
 
-def make_plan(arguments, places, record):
-    """Pairs of scenario and engine that can be had; the others are named in the record."""
-    skipped = record["skipped"]
-    scenarios = [row for row in load_scenarios() if matches(row.name, arguments.scenarios)]
-    engines = []
-    for engine in load_engines():
-        wanted = any(scenario.takes(engine) for scenario in scenarios)
-        if wanted and matches(engine.name, arguments.engines):
+class Runner:
+    """One run: a catalogue, a record to fill, and where things are."""
+
+    def __init__(self, catalogue, record, places, cpus, arguments):
+        self.catalogue = catalogue
+        self.record = record
+        self.places = places
+        self.cpus = cpus
+        self.arguments = arguments
+        self.client_cpu = cpus[1]
+        self.database = None
+
+    def make_plan(self):
+        """Pairs of scenario and engine that can be had; the others are named in the record."""
+        plan, states = [], {}
+        for scenario in self.catalogue.choose_scenarios(self.arguments.scenarios):
             try:
-                check_available(engine, places)
-                engines.append(engine)
+                clients.check_available(scenario, self.places)
             except Unavailable as problem:
-                skipped.append(f"{engine.name}: {problem}")
-    plan = []
-    for scenario in scenarios:
+                self.note(f"{scenario.name}: {problem}")
+                continue
+            for engine in self.contestants(scenario):
+                if engine.name not in states:
+                    states[engine.name] = self.is_available(engine)
+                if states[engine.name]:
+                    plan.append((scenario, engine))
+        for scenario, engine in plan:
+            self.describe(scenario, engine)
+        return plan
+
+    def contestants(self, scenario):
+        """Who takes part, by the scenario or by the command line; who does not is noted."""
+        chosen = self.arguments.engines
+        taking_part, left_out = self.catalogue.contestants(scenario, chosen)
+        for name, reason in left_out.items():
+            self.note(f"{scenario.name}/{name}: {reason}")
+        return taking_part
+
+    def is_available(self, engine):
         try:
-            clients.check_available(scenario, places)
+            check_available(engine, self.places)
         except Unavailable as problem:
-            skipped.append(f"{scenario.name}: {problem}")
-            continue
-        plan.extend((scenario, engine) for engine in engines if scenario.takes(engine))
-    for line in skipped:
-        say(f"skipped: {line}")
-    for scenario, engine in plan:
-        record["scenarios"][scenario.name] = vars(scenario)
-        record["engines"][engine.name] = {
-            "label": engine.label,
-            "calls_python": engine.calls_python,
-        }
-    return plan
+            self.note(f"{engine.name}: {problem}")
+            return False
+        return True
 
+    def describe(self, scenario, engine):
+        data = self.record.data
+        data["scenarios"][scenario.name] = vars(scenario)
+        if engine.name not in data["engines"]:
+            data["engines"][engine.name] = {
+                "label": engine.label,
+                "group": engine.group,
+                "calls_python": engine.calls_python,
+                "workers": engine.workers,
+                "versions": machine.versions(engine, self.places),
+            }
 
-def one_sample(record, scenario, engine, places, cpus, arguments, number):
-    """One run, retaken when the machine was disturbed; the last attempt counts, and says so."""
-    for attempt in range(RETAKES_MAX + 1):
+    def measure(self, plan):
+        """All rounds of all pairs, then the counts, which are not timed."""
+        with contextlib.ExitStack() as stack:
+            if any(self.catalogue.exchange(scenario).needs for scenario, _ in plan):
+                plan = self.start_database(stack, plan)
+            for number in range(self.arguments.runs):
+                for scenario, engine in plan:
+                    if self.record.is_due(key(scenario, engine), number):
+                        self.sample(scenario, engine, number)
+                        self.record.save()
+            for scenario, engine in plan:
+                if self.is_countable(scenario, engine):
+                    self.count(scenario, engine)
+                    self.record.save()
+
+    def start_database(self, stack, plan):
+        """The plan; without the scenarios that need a database where there is none."""
         try:
-            with Server(engine, places, cpus[0]) as server:
-                sample = clients.run(scenario, server, cpus, arguments.seconds, places)
-                server_words = server.command
-                client_words = clients.command(
-                    scenario, server.port, cpus[1], arguments.seconds, places
-                )
-        except (Unavailable, clients.Failed, OSError) as problem:
-            note(record, f"{scenario.name}/{engine.name}: {problem}")
-            return
-        disturbed = max(sample["steal"], sample["foreign"]) > DISTURBED
-        sample.update(run=number, retakes=attempt, disturbed=disturbed)
-        if not disturbed:
-            break
-    result = record["results"].setdefault(
-        key(scenario, engine),
-        {
-            "scenario": scenario.name,
-            "engine": engine.name,
-            "server_command": shown(server_words, places),
-            "client_command": shown(client_words, places),
-            "samples": [],
-        },
-    )
-    result["samples"].append(sample)
-    say(
-        f"{number + 1}/{arguments.runs} {scenario.name:14} {engine.name:24} "
-        f"{sample['cpu_us']:8.3f} us/request {sample['requests_per_second']:12,.0f} requests/s"
-        f"{'  disturbed' if disturbed else ''}"
-    )
-
-
-def one_count(record, scenario, engine, places, cpus):
-    """System calls and instructions per request, each in a run of its own that is not timed."""
-    result = record["results"][key(scenario, engine)]
-    counts = (("syscalls", clients.count_syscalls), ("instructions", clients.count_instructions))
-    for name, count in counts:
-        if any(line.startswith(f"{name}: ") for line in record["skipped"]):
-            continue
-        try:
-            with Server(engine, places, cpus[0]) as server:
-                result[name] = count(scenario, server, cpus, places)
+            self.database = stack.enter_context(Database(self.client_cpu))
+            return plan
         except Unavailable as problem:
-            note(record, f"{name}: {problem}")
-        except (clients.Failed, OSError, ValueError) as problem:
-            note(record, f"{scenario.name}/{engine.name}: {name}: {problem}")
+            for scenario, _ in plan:
+                if self.catalogue.exchange(scenario).needs:
+                    self.note(f"{scenario.name}: {problem}")
+            return [pair for pair in plan if not self.catalogue.exchange(pair[0]).needs]
+
+    def is_countable(self, scenario, engine):
+        if self.arguments.no_counts or scenario.series or scenario.client != "load":
+            return False
+        # Among idle connections the calls that opened them would be counted too.
+        result = self.record.data["results"].get(key(scenario, engine))
+        return not scenario.idle and result is not None and "syscalls" not in result
+
+    def server(self, scenario, engine):
+        needs = self.catalogue.exchange(scenario).needs
+        environment = {"ANEL_BENCH_POSTGRES": self.database.address} if needs else {}
+        return Server(engine, self.places, server_processors(engine, self.cpus), environment)
+
+    def setting(self, scenario, server, seconds):
+        """Everything that a client has to know of a run."""
+        exchange = self.catalogue.exchange(scenario)
+        companions = self.database.pids() if exchange.needs else []
+        return clients.Setting(
+            scenario, exchange, server, self.client_cpu, seconds, self.places, companions
+        )
+
+    def check(self, scenario, engine, port):
+        """Raises `Unavailable` unless the server answers this scenario rightly and in order."""
+        check_answers(port, self.catalogue.exchange(scenario), scenario)
+        if scenario.depth > 1 and "user" in engine.serves:
+            check_order(port, scenario.depth)
+
+    def sample(self, scenario, engine, number):
+        """One run, retaken when the machine was disturbed; the last attempt counts, and says so."""
+        for attempt in range(RETAKES_MAX + 1):
+            try:
+                with self.server(scenario, engine) as server:
+                    self.check(scenario, engine, server.port)
+                    setting = self.setting(scenario, server, self.arguments.seconds)
+                    sample = clients.run(setting)
+                if engine.counters:
+                    sample["counters"] = server.counters
+            except (Unavailable, clients.Failed, OSError) as problem:
+                # A run may fail because the machine was busy; an engine that cannot does not change.
+                if isinstance(problem, clients.Failed) and attempt < RETAKES_MAX:
+                    continue
+                self.record.fail(key(scenario, engine), str(problem))
+                say(f"failed: {key(scenario, engine)}: {problem}")
+                return
+            disturbed = is_disturbed(sample)
+            sample.update(run=number, retakes=attempt, disturbed=disturbed)
+            if not disturbed:
+                break
+        self.record.add(
+            key(scenario, engine),
+            sample,
+            scenario=scenario.name,
+            engine=engine.name,
+            server_command=self.shown(server.command, engine),
+            client_command=self.shown(clients.command(setting)),
+        )
+        say(
+            f"{number + 1}/{self.arguments.runs} {scenario.name:16} {engine.name:24} "
+            f"{sample['cpu_us']:10.3f} us/request {sample['requests_per_second']:12,.0f} requests/s"
+            f"{'  disturbed' if disturbed else ''}"
+        )
+
+    def count(self, scenario, engine):
+        """System calls and instructions per request, each in a run of its own that is not timed."""
+        result = self.record.data["results"][key(scenario, engine)]
+        counts = (("syscalls", clients.count_syscalls), ("instructions", clients.count_instructions))
+        for name, count in counts:
+            if any(line.startswith(f"{name}: ") for line in self.record.data["skipped"]):
+                continue
+            try:
+                with self.server(scenario, engine) as server:
+                    result[name] = count(self.setting(scenario, server, clients.COUNT_SECONDS))
+            except Unavailable as problem:
+                self.note(f"{name}: {problem}")
+            except (clients.Failed, OSError, ValueError) as problem:
+                self.note(f"{key(scenario, engine)}: {name}: {problem}")
+
+    def note(self, line):
+        if self.record.note(line):
+            say(f"skipped: {line}")
+
+    def shown(self, words, engine=None):
+        """A command as somebody else would type it in the repository."""
+        text = " ".join(repr(word) if " " in word or '"' in word else word for word in words)
+        places, root = self.places, str(HERE.parent) + "/"
+        for place, name in (
+            (places.python37, "benchmarks/.venv37/bin/python"),
+            (places.peers, "benchmarks/target/peers/bin/python"),
+            (places.python, "python"),
+            (str(places.bin), "benchmarks/target/release"),
+            (root, ""),
+        ):
+            text = text.replace(place, name) if place else text
+        for name, value in engine.environment.items() if engine else ():
+            text = f"{name}={value} {text}"
+        return text
 
 
-def note(record, line):
-    if line not in record["skipped"]:
-        record["skipped"].append(line)
-        say(f"skipped: {line}")
+def is_disturbed(sample):
+    """Whether somebody else had too much of the two processors."""
+    return max(sample["steal"], sample["foreign"]) > DISTURBED
 
 
-def key(scenario, engine):
-    return f"{scenario.name}/{engine.name}"
-
-
-def shown(words, places):
-    """A command as somebody else would type it in the repository."""
-    text = " ".join(repr(word) if " " in word else word for word in words)
-    for place, name in (
-        (places.python37, "python3.7"),
-        (places.python, "python"),
-        (str(places.bin), "target/release"),
-        (str(HERE.parent) + "/", ""),
-    ):
-        text = text.replace(place, name) if place else text
-    return text
+def server_processors(engine, cpus):
+    """One processor for each worker where there are enough beside the client's, else one for all."""
+    own = [cpus[0], *cpus[2:]]
+    return own[: engine.workers] if len(own) >= engine.workers else own[:1]
 
 
 def default_path(arguments):
     if arguments.quick:
         name = "quick"
-    elif arguments.scenarios == ["*"]:
+    elif arguments.scenarios == ["*"] and not arguments.engines:
         name = "all"
     else:
-        name = "+".join(word.strip("*") for word in arguments.scenarios)
-    return HERE / "record" / f"{datetime.date.today().isoformat()}-{name}.json"
-
-
-def matches(name, patterns):
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        words = [*arguments.scenarios, *(arguments.engines or [])]
+        name = "+".join(word.strip("*@").replace(":", "-") for word in words if word.strip("*@"))
+    return HERE / "record" / f"{datetime.date.today().isoformat()}-{name or 'all'}.json"
 
 
 def say(text):

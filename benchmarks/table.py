@@ -12,8 +12,14 @@ MEDIANS = (
     "cpu_system_us",
     "server_load",
     "client_load",
+    "bytes_per_request",
     "p50_us",
+    "p75_us",
+    "p90_us",
     "p99_us",
+    "p99_9_us",
+    "p99_99_us",
+    "max_us",
     "rss_bytes",
     "steal",
     "foreign",
@@ -63,7 +69,7 @@ def render(record):
 
 def header(record):
     """What the numbers depend on, in a few lines."""
-    about, python = record["machine"], record["python"]
+    about = record["machine"]
     source, tools = record["source"], record["tools"]
     lines = [
         f"{record['date']}  {record['runs']} runs of {record['seconds']:g} s",
@@ -73,15 +79,25 @@ def header(record):
         f"commit {(source['commit'] or 'none')[:12]}{'' if source['clean'] else ' with changes'}, "
         f"{tools['rustc']}, {tools['wrk'] or 'no wrk'}",
     ]
-    for build in (python, record["python37"]):
-        if build:
-            packages = ", ".join(f"{name} {number}" for name, number in build["packages"].items())
-            flags = "PGO" if build["pgo"] else "no PGO"
-            lines.append(
-                f"CPython {build['version']} ({flags}, {'LTO' if build['lto'] else 'no LTO'}): "
-                f"{packages or 'none of ours'}"
-            )
+    for name, build in builds(record).items():
+        flags = "PGO" if build["pgo"] else "no PGO"
+        lto = "LTO" if build["lto"] else "no LTO"
+        lines.append(f"{name}: CPython {build['version']} ({flags}, {lto}), {build['compiler']}")
     return "\n".join(lines)
+
+
+def builds(record):
+    """The Pythons of a record; one that several use is named once."""
+    found = {}
+    for role, name in (("python", "anel"), ("peers", "peers"), ("python37", "japronto")):
+        build = record.get(role)
+        if build:
+            same = [other for other, known in found.items() if known == build]
+            if same:
+                found[f"{same[0]}, {name}"] = found.pop(same[0])
+            else:
+                found[name] = build
+    return found
 
 
 def rows_as_text(record, results):
@@ -114,13 +130,6 @@ def row(record, result, reference):
     summary = result["summary"]
     cpu, rate = summary["cpu_us"], summary["requests_per_second"]
     calls = result.get("syscalls", {}).get("all")
-    notes = []
-    if not record["engines"][result["engine"]]["calls_python"]:
-        notes.append("no Python")
-    if result["client_is_the_limit"]:
-        notes.append("client is the limit")
-    if result["disturbed"]:
-        notes.append(f"{result['disturbed']} disturbed")
     return (
         result["engine"],
         f"{cpu['median']:.3f}",
@@ -135,8 +144,22 @@ def row(record, result, reference):
         number(calls, ".4f"),
         ratio(cpu["median"], reference.get(CONTROL)),
         ratio(cpu["median"], reference.get(JAPRONTO)),
-        ", ".join(notes),
+        ", ".join(notes(record, result)),
     )
+
+
+def notes(record, result):
+    """What a reader has to know of a row."""
+    found = []
+    if not record["engines"][result["engine"]]["calls_python"]:
+        found.append("no Python")
+    if result["client_is_the_limit"]:
+        found.append("client is the limit")
+    if result["disturbed"]:
+        found.append(f"{result['disturbed']} disturbed")
+    if len(result["samples"]) < record["runs"]:
+        found.append(f"{len(result['samples'])} of {record['runs']} runs")
+    return found
 
 
 def legend(record):

@@ -16,13 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import re
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+
+import callgrind
 
 HANDLERS = {
     "constant-route": "app.router.add_constant('/', text='Hello world!')",
@@ -65,55 +61,13 @@ DEPTH = 24
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n"
 
 
-def instructions(source: str, rounds: int, folder: Path) -> int:
-    """Serves so many rounds of requests under callgrind and returns what it counted."""
-    program = folder / "program.py"
-    program.write_text(source)
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder / 'out'}"]
-    server = subprocess.Popen(
-        [*command, sys.executable, str(program)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    port = int(re.search(r":(\d+)$", server.stdout.readline().strip()).group(1))
-    drive(port, rounds)
-    server.terminate()
-    report = server.communicate(timeout=60)[1]
-    return int(re.search(r"Collected : (\d+)", report).group(1))
-
-
-def drive(port: int, rounds: int) -> None:
-    """Sends batches over all connections, then reads all answers; so many times."""
-    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
-    size = answer_size(clients[0])
-    for _ in range(rounds):
-        for client in clients:
-            client.sendall(REQUEST * DEPTH)
-        for client in clients:
-            left = size * DEPTH
-            while left:
-                left -= len(client.recv(left))
-    for client in clients:
-        client.close()
-
-
-def answer_size(client: socket.socket) -> int:
-    """The length of one answer, which all others must have too."""
-    client.sendall(REQUEST)
-    answer = b""
-    while b"world!" not in answer:
-        answer += client.recv(4096)
-    return len(answer)
-
-
 def main() -> None:
     """Measures and prints a table and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(HANDLERS))
     parser.add_argument("--requests", type=int, default=24_000)
     arguments = parser.parse_args()
-    if shutil.which("valgrind") is None:
+    if callgrind.version() is None:
         sys.exit("boundary.py: no valgrind: install it (apt-get install valgrind)")
     few = 20
     many = few + max(1, arguments.requests // (CONNECTIONS * DEPTH))
@@ -122,10 +76,14 @@ def main() -> None:
           f"{CONNECTIONS} connections x {DEPTH}, epoll")
     for variant in arguments.variants or HANDLERS:
         source = PROGRAM.format(handler=HANDLERS[variant])
-        with tempfile.TemporaryDirectory() as folder:
-            low = instructions(source, few, Path(folder))
-            high = instructions(source, many, Path(folder))
-        counts[variant] = round((high - low) / ((many - few) * CONNECTIONS * DEPTH))
+        rounds = callgrind.per_round(
+            lambda count, source=source: callgrind.served(
+                source, count, REQUEST * DEPTH, DEPTH, CONNECTIONS
+            ),
+            few,
+            many,
+        )
+        counts[variant] = round(rounds / (CONNECTIONS * DEPTH))
         print(f"{variant:18}{counts[variant]:8}", flush=True)
     print(json.dumps(counts))
 

@@ -5,6 +5,7 @@
 //! Refuses to know how ops reach the kernel and how results are printed.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,18 @@ use hdrhistogram::Histogram;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::arguments::Arguments;
+use super::connection::{Connection, GENERATION_MASK, Kind, split_token, token};
 use super::idle::Survivors;
 use super::report::{Errors, Report, Window};
 use super::ring::{Completion, Plan, Ring};
-use super::verify::{Checker, Fault, Progress};
+use super::verify::{Checker, Fault};
 
 /// Longest wait of a turn, so that the end of the window is noticed when the server is silent.
 const TURN_MAX: Duration = Duration::from_millis(50);
+
+/// Connections that are being made at a time: within the backlog of every server, or SYNs are lost
+/// and come again a second later.
+const CONNECTING_MAX: usize = 64;
 
 /// Pause before a refused connect is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -38,6 +44,12 @@ pub struct Client {
     requests_per_connection: u64,
     phase: Phase,
     domain: Domain,
+    sources: u8,
+    next_source: u8,
+    /// Slots from here on have not been connected yet.
+    unopened: usize,
+    /// Connections that were open when the first request was sent.
+    opened: usize,
     /// Responses of the whole run.
     responses_total: u64,
     window: Counted,
@@ -56,33 +68,10 @@ struct Counted {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Connect,
     WarmUp,
     Window,
     Drain,
-}
-
-struct Connection {
-    socket: Option<Socket>,
-    /// Ops of earlier sockets of this slot are recognised by it.
-    generation: u32,
-    connected: bool,
-    /// Responses that are still owed to us.
-    outstanding: u32,
-    /// The part of the block that is not sent yet.
-    unsent: (usize, usize),
-    sending: bool,
-    started: Instant,
-    answered: u64,
-    progress: Progress,
-    /// The server has announced that it closes.
-    closing: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Connect = 1,
-    Receive = 2,
-    Send = 3,
 }
 
 impl Client {
@@ -93,6 +82,7 @@ impl Client {
             connections: arguments.connections,
             block: arguments.request.repeat(depth as usize),
             address: arguments.address,
+            buffer_bytes: arguments.buffer_bytes,
         })?;
         let connections = (0..arguments.connections).map(|_| Connection::unconnected());
         let mut client = Self {
@@ -104,8 +94,12 @@ impl Client {
             depth,
             request_bytes: arguments.request.len(),
             requests_per_connection: arguments.requests_per_connection,
-            phase: Phase::WarmUp,
+            phase: Phase::Connect,
             domain: Domain::for_address(arguments.address),
+            sources: arguments.sources,
+            next_source: 0,
+            unopened: 0,
+            opened: 0,
             responses_total: 0,
             window: Counted::new()?,
             errors: Errors::default(),
@@ -113,10 +107,33 @@ impl Client {
             connects: 0,
             busy: 0,
         };
-        for slot in 0..client.connections.len() {
-            client.connect(slot)?;
+        for _ in 0..CONNECTING_MAX {
+            client.connect_next()?;
         }
         Ok(client)
+    }
+
+    /// Makes all connections, then lets each send its first batch; fails when that takes until
+    /// `end`.
+    pub fn connect_all(&mut self, end: Instant) -> io::Result<()> {
+        while self.opened < self.connections.len() {
+            let now = Instant::now();
+            if now >= end {
+                let (opened, wanted) = (self.opened, self.connections.len());
+                let fault = self.first_fault.as_deref().unwrap_or("no answer");
+                let words = format!("{opened} of {wanted} connections made: {fault}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            }
+            self.retry_connects(now)?;
+            self.turn(TURN_MAX.min(end - now))?;
+        }
+        self.phase = Phase::WarmUp;
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].connected {
+                self.begin_batch(slot)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets requests and responses flow until `end`.
@@ -208,6 +225,10 @@ impl Client {
         self.connects += 1;
         self.connections[slot].connected = true;
         self.arm(slot)?;
+        if self.phase == Phase::Connect {
+            self.opened += 1;
+            return self.connect_next();
+        }
         self.begin_batch(slot)
     }
 
@@ -293,7 +314,7 @@ impl Client {
     }
 
     fn begin_batch(&mut self, slot: usize) -> io::Result<()> {
-        if self.phase == Phase::Drain {
+        if matches!(self.phase, Phase::Connect | Phase::Drain) {
             return Ok(());
         }
         let connection = &mut self.connections[slot];
@@ -352,9 +373,24 @@ impl Client {
         self.ring.receive(token, socket.as_raw_fd())
     }
 
+    fn connect_next(&mut self) -> io::Result<()> {
+        if self.unopened == self.connections.len() {
+            return Ok(());
+        }
+        self.unopened += 1;
+        self.connect(self.unopened - 1)
+    }
+
     fn connect(&mut self, slot: usize) -> io::Result<()> {
         let socket = Socket::new(self.domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        if self.sources > 1 {
+            // A connection that this side ends keeps its port for a minute. One address has 28,000
+            // of them, which last for less than a second.
+            self.next_source = (self.next_source + 1) % self.sources;
+            let source = IpAddr::from(Ipv4Addr::new(127, 1, 0, self.next_source));
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
         let token = token(Kind::Connect, self.connections[slot].generation, slot);
         self.ring.connect(token, socket.as_raw_fd())?;
         self.connections[slot].socket = Some(socket);
@@ -412,41 +448,4 @@ impl Counted {
             latency,
         })
     }
-}
-
-impl Connection {
-    fn unconnected() -> Self {
-        Self {
-            socket: None,
-            generation: 0,
-            connected: false,
-            outstanding: 0,
-            unsent: (0, 0),
-            sending: false,
-            started: Instant::now(),
-            answered: 0,
-            progress: Progress::default(),
-            closing: false,
-        }
-    }
-}
-
-/// 24 bits of the token carry a generation.
-const GENERATION_MASK: u32 = 0x00ff_ffff;
-
-fn token(kind: Kind, generation: u32, slot: usize) -> u64 {
-    (kind as u64) << 56 | u64::from(generation) << 32 | slot as u64
-}
-
-fn split_token(token: u64) -> (Kind, u32, usize) {
-    let kind = match token >> 56 {
-        1 => Kind::Connect,
-        2 => Kind::Receive,
-        _ => Kind::Send,
-    };
-    (
-        kind,
-        (token >> 32) as u32 & GENERATION_MASK,
-        (token & 0xffff_ffff) as usize,
-    )
 }

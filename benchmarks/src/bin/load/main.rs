@@ -6,6 +6,7 @@
 
 mod arguments;
 mod client;
+mod connection;
 mod idle;
 mod report;
 mod ring;
@@ -25,6 +26,9 @@ use usage::CpuUsage;
 /// How long unanswered requests are waited for after the window; a server that needs longer has
 /// lost them.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long making the connections may take: 10,000 of them within the backlog of a slow server.
+const CONNECT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -58,11 +62,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Idle connections, warm-up, window, drain: in this order.
+/// Idle connections, connects, warm-up, window, drain: in this order.
 fn run(arguments: &Arguments) -> io::Result<Report> {
     let idle = IdleConnections::open(arguments)?;
     let mut client = Client::open(arguments)?;
 
+    client.connect_all(Instant::now() + CONNECT)?;
     client.run_until(Instant::now() + arguments.warmup)?;
 
     client.begin_window();

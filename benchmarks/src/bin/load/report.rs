@@ -210,13 +210,15 @@ impl Report {
     }
 
     /// Microseconds; zeroes when no batch ended in the window.
-    fn percentiles(&self) -> [(&'static str, f64); 5] {
+    fn percentiles(&self) -> [(&'static str, f64); 7] {
         let at = |quantile: f64| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
         [
             ("p50", at(0.5)),
+            ("p75", at(0.75)),
             ("p90", at(0.9)),
             ("p99", at(0.99)),
             ("p99_9", at(0.999)),
+            ("p99_99", at(0.9999)),
             ("max", self.latency.max() as f64 / 1000.0),
         ]
     }

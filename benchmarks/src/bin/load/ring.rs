@@ -30,6 +30,8 @@ pub struct Plan {
     pub block: Vec<u8>,
     /// Where every connect connects to.
     pub address: SocketAddr,
+    /// Size of a receive buffer.
+    pub buffer_bytes: usize,
 }
 
 /// One result.
@@ -53,8 +55,10 @@ pub struct Ring {
 }
 
 struct Buffers {
-    /// First byte of the buffers; `count * BUFFER_BYTES` of them.
+    /// First byte of the buffers; `count * size` of them.
     bytes: *mut u8,
+    /// Of one buffer.
+    size: usize,
     /// First entry of the ring that hands them to the kernel.
     entries: *mut BufRingEntry,
     /// A power of two.
@@ -71,9 +75,6 @@ struct Page {
 }
 
 const PAGE_BYTES: usize = 4096;
-
-/// Holds the responses to 24 requests of a hello; larger batches take several.
-const BUFFER_BYTES: usize = 8 * 1024;
 
 /// The only group.
 const GROUP: u16 = 0;
@@ -92,7 +93,7 @@ impl Ring {
         // One buffer per connection, so that a turn in which all of them answer does not starve.
         let count = plan.connections.next_power_of_two().clamp(64, 32_768);
         let count = u16::try_from(count).map_err(|_| ErrorKind::InvalidInput)?;
-        let buffers = Buffers::leak(&ring, count)?;
+        let buffers = Buffers::leak(&ring, count, plan.buffer_bytes)?;
         let block = plan.block.leak();
         let address = Box::leak(Box::new(SockAddr::from(plan.address)));
         Ok(Self {
@@ -180,7 +181,7 @@ impl Ring {
 }
 
 impl Buffers {
-    fn leak(ring: &IoUring, count: u16) -> io::Result<Self> {
+    fn leak(ring: &IoUring, count: u16, size: usize) -> io::Result<Self> {
         let pages = |bytes: usize| {
             vec![
                 Page {
@@ -190,9 +191,7 @@ impl Buffers {
             ]
             .leak()
         };
-        let bytes = pages(usize::from(count) * BUFFER_BYTES)
-            .as_mut_ptr()
-            .cast::<u8>();
+        let bytes = pages(usize::from(count) * size).as_mut_ptr().cast::<u8>();
         let entries = pages(usize::from(count) * size_of::<BufRingEntry>());
         let entries = entries.as_mut_ptr().cast::<BufRingEntry>();
         let submitter = ring.submitter();
@@ -200,6 +199,7 @@ impl Buffers {
         unsafe { submitter.register_buf_ring_with_flags(entries.addr() as u64, count, GROUP, 0)? };
         let mut buffers = Self {
             bytes,
+            size,
             entries,
             count,
             tail: 0,
@@ -213,13 +213,13 @@ impl Buffers {
 
     fn hand_over(&mut self, id: u16) {
         let at = usize::from(self.tail & (self.count - 1));
-        let address = self.bytes.wrapping_add(usize::from(id) * BUFFER_BYTES);
+        let address = self.bytes.wrapping_add(usize::from(id) * self.size);
         let entry = self.entries.wrapping_add(at);
         // SAFETY: C3: `at < count`, and there are as many entries as buffers, so the kernel has
         // consumed this one.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address.addr() as u64);
-        entry.set_len(BUFFER_BYTES as u32);
+        entry.set_len(self.size as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
     }
@@ -234,8 +234,8 @@ impl Buffers {
     }
 
     fn read(&self, id: u16, length: usize) -> &[u8] {
-        assert!(id < self.count && length <= BUFFER_BYTES);
-        let start = self.bytes.wrapping_add(usize::from(id) * BUFFER_BYTES);
+        assert!(id < self.count && length <= self.size);
+        let start = self.bytes.wrapping_add(usize::from(id) * self.size);
         // SAFETY: C2: the completion gave us this buffer, and `recycle` needs `&mut`, so it comes
         // later.
         unsafe { std::slice::from_raw_parts(start, length) }
