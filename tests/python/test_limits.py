@@ -252,8 +252,8 @@ def test_the_producer_of_a_stream_waits_for_its_reader(limited: Callable[..., Se
 
         wait_until(rests, "the producer rests")
         state = counts(server)
-        # The queue was full, with the piece that filled it, when it was handed to the kernel, and is
-        # so again. What was sent includes the answers to the questions, which are small.
+        # The queue was full, with the piece that filled it, when the kernel got it; so it is again.
+        # What was sent includes the answers to the questions, which are small.
         assert state["pieces"] * 1000 - state["bytes_sent_total"] < 2 * (10 * 1024 + 1000)
 
 
