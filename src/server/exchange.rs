@@ -27,7 +27,7 @@ impl Connection {
     /// Calls the handler of a request.
     pub(super) fn dispatch<H: Handler>(
         &mut self,
-        (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
+        request: (&RequestHead, &[u8], Body<'_>),
         unread: Unread,
         slot: u32,
         desk: Desk<'_>,
@@ -37,23 +37,9 @@ impl Connection {
         // Two functions: where nothing is recorded, nothing has to be remembered for it (callgrind,
         // 2026-11).
         if desk.recorder.is_some() {
-            self.hand_on::<H, true>(
-                (head, head_bytes, body),
-                unread,
-                slot,
-                desk,
-                source,
-                handler,
-            );
+            self.hand_on::<H, true>(request, unread, slot, desk, source, handler);
         } else {
-            self.hand_on::<H, false>(
-                (head, head_bytes, body),
-                unread,
-                slot,
-                desk,
-                source,
-                handler,
-            );
+            self.hand_on::<H, false>(request, unread, slot, desk, source, handler);
         }
     }
 

@@ -11,7 +11,6 @@
 use std::ops::Range;
 
 use super::connection::{Connection, Recv};
-use super::exchange::Desk;
 use super::handler::{Body, BodyPiece, ExchangeId, Flow, Handler, Unread};
 use super::held::Source;
 use super::input::Shared;
@@ -142,14 +141,8 @@ impl Connection {
         } else {
             Unread::Nothing
         };
-        let request = (&shared.head, &input[head], Body::Arriving { length });
-        let desk = Desk {
-            date: &shared.date,
-            counters: &mut shared.counters,
-            now_ms: shared.now_ms,
-            recorder: shared.recorder.as_deref_mut(),
-            begun_us: shared.now_us,
-        };
+        let (known, _, desk) = shared.at_hand(shared.now_us);
+        let request = (known, &input[head], Body::Arriving { length });
         self.dispatch(request, unread, slot, desk, Source::Received(None), handler);
         shared.counters.requests_total += 1;
         shared.counters.bodies_streamed_total += 1;

@@ -39,6 +39,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The head that was read last, the buffer that it lies in, and what its request, or one whose
+    /// head was complete at another time, is answered with.
+    #[inline]
+    pub(super) fn at_hand(&mut self, begun_us: u64) -> (&RequestHead, Option<&Lease>, Desk<'_>) {
+        let desk = Desk {
+            date: &self.date,
+            counters: &mut self.counters,
+            now_ms: self.now_ms,
+            recorder: self.recorder.as_deref_mut(),
+            begun_us,
+        };
+        (&self.head, self.lease.as_ref(), desk)
+    }
+
     /// The time that a peer has for a body from now on.
     pub(super) fn body_pace(&self) -> Pace {
         Pace::new(self.now_ms, Demand::on_body(&self.limits))
@@ -334,7 +348,7 @@ impl Connection {
         handler: &mut H,
     ) {
         if let Some(current) = current {
-            let head = &shared.head;
+            let (head, lease, desk) = shared.at_hand(shared.now_us);
             let head_end = current.head_at + head.bytes as usize;
             let body = match current.body {
                 None if head.framing == Framing::None => Body::Absent,
@@ -342,14 +356,7 @@ impl Connection {
                 Some(range) => Body::Whole(&input[range]),
             };
             let request = (head, &input[current.head_at..head_end], body);
-            let desk = Desk {
-                date: &shared.date,
-                counters: &mut shared.counters,
-                now_ms: shared.now_ms,
-                recorder: shared.recorder.as_deref_mut(),
-                begun_us: shared.now_us,
-            };
-            let source = Source::Received(shared.lease.as_ref());
+            let source = Source::Received(lease);
             self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
             shared.counters.requests_total += 1;
         } else {
@@ -370,13 +377,7 @@ impl Connection {
                     _ => Body::Whole(&body),
                 },
             );
-            let desk = Desk {
-                date: &shared.date,
-                counters: &mut shared.counters,
-                now_ms: shared.now_ms,
-                recorder: shared.recorder.as_deref_mut(),
-                begun_us: gathering.begun_us,
-            };
+            let (_, _, desk) = shared.at_hand(gathering.begun_us);
             let source = Source::Gathered(&body);
             self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
             shared.counters.requests_total += 1;
