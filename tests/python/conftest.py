@@ -563,6 +563,18 @@ def run_until(app: Application, *signals: int, checks: int = 0) -> IdleWorker:
 
 
 @pytest.fixture
+def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """An empty working directory; modules that come from it are forgotten at the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = {*sys.modules}
+    yield tmp_path
+    for name in {*sys.modules} - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
 def plain_response(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes responses dicts of their arguments, so that a test can look at them."""
     monkeypatch.setattr(_core, "Response", lambda **arguments: arguments)

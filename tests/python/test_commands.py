@@ -9,7 +9,6 @@ import pathlib
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 import pytest
 from anel import Application, options
@@ -48,16 +47,7 @@ async def upload(request):
 """
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """An empty working directory; modules that come from it are forgotten at the end."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = {*sys.modules}
-    yield tmp_path
-    for name in {*sys.modules} - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def invoke(*arguments: str) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Iterator
 
 import pytest
 from anel import Application
@@ -27,16 +26,7 @@ ORDER = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """An empty working directory; modules that come from it are forgotten at the end."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = {*sys.modules}
-    yield tmp_path
-    for name in {*sys.modules} - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def write(folder: pathlib.Path, **sources: str) -> None:
