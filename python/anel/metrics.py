@@ -284,6 +284,7 @@ METRICS: tuple[Metric, ...] = (
     # The loop.
     _number("waits_total", "Turns: waits for the kernel."),
     _number("enters_total", "System calls that wait: io_uring_enter, or epoll_wait."),
+    _number("system_calls_total", "All system calls of the reactor."),
     _number("submissions_total", "Operations submitted; with epoll, calls on sockets."),
     _number("completions_total", "Completions that came back."),
     _number("sends_total", "Sends submitted; one has all answers of a connection and turn."),

@@ -27,13 +27,14 @@ pub fn doctor(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
             ring.set_item("available", true)?;
             ring.set_item("rung", format!("{:?}", features.rung).to_lowercase())?;
             ring.set_item("setup_flags", features.setup_flags())?;
-            let operations = features.restrictions.operations();
+            let operations = features.operations();
             ring.set_item("restricted", operations.is_some())?;
-            ring.set_item("operations", operations.map(|names| names.to_vec()))?;
+            ring.set_item("operations", operations)?;
             ring.set_item("multishot_recv", features.multishot_recv)?;
             ring.set_item("multishot_accept", features.multishot_accept)?;
             ring.set_item("submissions", features.submissions)?;
             ring.set_item("completions", features.completions)?;
+            ring.set_item("experiments", features.experiments.words())?;
         }
         Err(error) => {
             ring.set_item("available", false)?;

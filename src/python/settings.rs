@@ -64,13 +64,7 @@ pub fn default_limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// The reactor's sizes, with what the environment forces.
 pub fn reactor_config() -> Result<Config, ConfigError> {
-    let flags = FlagKnob::from_environment()?;
-    let config = Config {
-        flags,
-        ..Config::default()
-    };
-    config.validate()?;
-    Ok(config)
+    Config::default().with_flags(FlagKnob::from_environment()?)
 }
 
 /// Everything that is counted, at one moment.
@@ -120,6 +114,7 @@ impl Snapshot {
         bytes_sent_total: worker.bytes_sent_total;
         waits_total: reactor.waits;
         enters_total: reactor.enters;
+        system_calls_total: reactor.calls;
         submissions_total: reactor.submissions;
         completions_total: reactor.completions;
         overflows_total: reactor.overflows;
@@ -127,6 +122,7 @@ impl Snapshot {
         wakeups_total: reactor.wakeups;
         access_log_lines_total: access_log.lines;
         access_log_dropped_total: access_log.dropped;
+        completions_batch_max: reactor.batch_max;
         connections_open: connections_open;
     }
 

@@ -108,6 +108,11 @@ impl Group {
         pool.slots.len() - pool.lent
     }
 
+    /// Size of one buffer.
+    pub(super) fn buffer_bytes(&self) -> u32 {
+        self.buffer_bytes
+    }
+
     /// Buffers altogether.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -51,7 +51,7 @@ pub fn open(choice: Choice, config: &Config) -> Result<Opened, ReactorUnavailabl
                     reactor: AnyReactor::Ring(ring),
                 });
             }
-            Err(refusal) if choice == Choice::Auto && refusal.reason != Reason::ConfigInvalid => {
+            Err(refusal) if choice == Choice::Auto && !refusal.is_of_configuration() => {
                 Some(refusal)
             }
             Err(refusal) => return Err(refusal),

@@ -26,7 +26,7 @@ pub struct Config {
     /// Size of one receive buffer. 8 KiB holds 24 pipelined requests with browser-sized heads'
     /// smaller cousins (about 300 bytes) in one piece; larger input arrives in several.
     pub buffer_bytes: u32,
-    /// Features of the ring that are switched off, for tests and diagnosis.
+    /// Features of the ring that are switched off, for tests and diagnosis, and experiments.
     pub flags: FlagKnob,
 }
 
@@ -52,6 +52,26 @@ const BUFFER_BYTES_MIN: u32 = 64;
 const BUFFER_BYTES_MAX: u32 = 1024 * 1024;
 
 impl Config {
+    /// This configuration with the knob's features and experiments, and with its sizes where it
+    /// has any.
+    ///
+    /// # Errors
+    /// As `validate`.
+    pub fn with_flags(self, flags: FlagKnob) -> Result<Self, ConfigError> {
+        let sizes = flags.sizes;
+        let buffers = sizes.buffers.unwrap_or(u32::from(self.buffers));
+        power_of_two("buffers", buffers, 1, ENTRIES_MAX)?;
+        let config = Self {
+            submissions: sizes.submissions.unwrap_or(self.submissions),
+            completions: sizes.completions.unwrap_or(self.completions),
+            buffers: buffers as u16,
+            buffer_bytes: sizes.buffer_bytes.unwrap_or(self.buffer_bytes),
+            flags,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Refuses sizes that no kernel takes.
     ///
     /// # Errors
@@ -72,7 +92,18 @@ impl Config {
                 self.buffer_bytes
             )));
         }
-        Ok(())
+        self.validate_batch()
+    }
+
+    /// A wait for more completions than their queue holds would always take its full time.
+    fn validate_batch(&self) -> Result<(), ConfigError> {
+        match self.flags.experiments.batch {
+            Some(batch) if !(1..=self.completions).contains(&batch) => Err(ConfigError(format!(
+                "batch is {batch}, but must be from 1 to the number of completions ({})",
+                self.completions
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -185,6 +216,31 @@ mod tests {
 
         for (config, words) in cases {
             let error = config.validate().unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_knob_replaces_the_sizes_it_names() {
+        let flags = FlagKnob::parse("buffers=64,buffer_bytes=2048,defer=0").unwrap();
+
+        let config = Config::default().with_flags(flags).unwrap();
+
+        assert_eq!((config.buffers, config.buffer_bytes), (64, 2048));
+        assert_eq!((config.submissions, config.completions), (256, 4096));
+        assert!(!config.flags.defer);
+    }
+
+    #[test]
+    fn a_knob_that_cannot_be_is_refused_with_its_value() {
+        for (text, words) in [
+            ("buffers=65536", "buffers is 65536"),
+            ("submissions=7", "submissions is 7"),
+            ("batch=0,batch_us=10", "batch is 0"),
+            ("batch=5000,batch_us=10", "batch is 5000"),
+        ] {
+            let flags = FlagKnob::parse(text).unwrap();
+            let error = Config::default().with_flags(flags).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
         }
     }

@@ -86,6 +86,8 @@ pub enum Reason {
     ConfigInvalid,
     /// The kernel has no io_uring, or one that is too old.
     KernelTooOld,
+    /// An experiment was asked for that the kernel cannot do.
+    FeatureMissing,
     /// The sysctl `kernel.io_uring_disabled` forbids it.
     SysctlForbids,
     /// A seccomp filter forbids it, as containers do by default.
@@ -116,6 +118,7 @@ impl fmt::Display for ReactorUnavailable {
         let headline = match self.reason {
             Reason::ConfigInvalid => "the reactor's configuration is not valid",
             Reason::KernelTooOld => "io_uring is missing or too old",
+            Reason::FeatureMissing => "the kernel cannot do what ANEL_URING_FLAGS asks for",
             Reason::SysctlForbids => "io_uring is switched off on this machine",
             Reason::SeccompForbids => "io_uring is forbidden by a seccomp filter",
             Reason::Forbidden => "io_uring is forbidden",
@@ -134,6 +137,11 @@ impl fmt::Display for ReactorUnavailable {
 impl std::error::Error for ReactorUnavailable {}
 
 impl ReactorUnavailable {
+    /// Whether somebody asked for what cannot be, so that another reactor would hide a mistake.
+    pub(super) fn is_of_configuration(&self) -> bool {
+        matches!(self.reason, Reason::ConfigInvalid | Reason::FeatureMissing)
+    }
+
     /// Explains a refusal of `io_uring_setup` or of the registration that follows it.
     pub(super) fn from_setup(errno: Errno) -> Self {
         let facts = Facts::read();
@@ -142,6 +150,18 @@ impl ReactorUnavailable {
             errno,
             reason,
             hint,
+        }
+    }
+
+    /// For an experiment that needs a newer kernel.
+    pub(super) fn lacks(word: &str, linux: &str) -> Self {
+        Self {
+            errno: Errno(libc::EOPNOTSUPP),
+            reason: Reason::FeatureMissing,
+            hint: format!(
+                "{word} needs Linux {linux}, and this is {}",
+                Facts::read().kernel
+            ),
         }
     }
 

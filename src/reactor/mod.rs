@@ -32,7 +32,7 @@ pub use config::{Choice, Config, ConfigError};
 pub use counters::Counters;
 pub use epoll::Epoll;
 pub use errors::{ReactorUnavailable, Reason};
-pub use knob::FlagKnob;
+pub use knob::{Experiments, FlagKnob, Sizes};
 pub use net::{duplicate, listen, local_name, peer_name};
 pub use seam::{
     Arm, Completion, Errno, GENERATION_MASK, Half, Kind, Op, Outcome, SendBuffer, Submit, Token,

@@ -74,8 +74,9 @@ pub(super) fn is_socket(fd: RawFd) -> bool {
 }
 
 /// shutdown(2), at once. IORING_OP_SHUTDOWN would spawn a kernel worker thread (6.18, measured).
-/// A failure means that the connection is gone already, which its other ops report.
-pub(super) fn shut_down(socket: RawFd, half: Half) {
+/// A failure means that the connection is gone already, which its other ops report. Returns how
+/// many system calls it took.
+pub(super) fn shut_down(socket: RawFd, half: Half) -> u64 {
     let socket = borrow(socket);
     let socket = SockRef::from(&socket);
     let how = match half {
@@ -88,6 +89,7 @@ pub(super) fn shut_down(socket: RawFd, half: Half) {
         }
     };
     let _ = socket.shutdown(how);
+    if half == Half::Reset { 2 } else { 1 }
 }
 
 /// close(2). Its result says nothing that could be acted upon.

@@ -43,12 +43,80 @@ fn epoll_elsewhere(config: &Config) -> Elsewhere<Epoll> {
     Elsewhere::new(epoll(config))
 }
 
+/// A ring with an experiment of the knob.
+fn ring_with(words: &str, config: &Config) -> Ring {
+    let flags = FlagKnob::parse(words).unwrap();
+    ring(&config.with_flags(flags).unwrap())
+}
+
+/// Whether the kernel can do it; if not, the test is skipped by name.
+fn can(words: &str) -> bool {
+    let flags = FlagKnob::parse(words).unwrap();
+    match Ring::open(&Config::default().with_flags(flags).unwrap()) {
+        Ok(_) => true,
+        Err(error) if error.reason == Reason::FeatureMissing => {
+            println!("skipped: {error}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const SEND_ZC: &str = "send_zc=1";
+const BUNDLE: &str = "bundle=1";
+const FILES: &str = "files=1";
+const SQPOLL: &str = "sqpoll=20";
+const BATCH: &str = "batch=4,batch_us=200";
+const SEVERAL: &str = "send_zc=1,bundle=1,files=1,batch=2,batch_us=100";
+
+fn ring_send_zc(config: &Config) -> Ring {
+    ring_with(SEND_ZC, config)
+}
+
+fn ring_bundle(config: &Config) -> Ring {
+    ring_with(BUNDLE, config)
+}
+
+fn ring_files(config: &Config) -> Ring {
+    ring_with(FILES, config)
+}
+
+fn ring_sqpoll(config: &Config) -> Ring {
+    ring_with(SQPOLL, config)
+}
+
+/// Waits for no more completions than their queue holds.
+fn ring_batch(config: &Config) -> Ring {
+    let batch = config.completions.min(4);
+    ring_with(&format!("batch={batch},batch_us=200"), config)
+}
+
+fn ring_several(config: &Config) -> Ring {
+    ring_with(SEVERAL, config)
+}
+
+macro_rules! with_experiment {
+    ($open:ident $words:ident $($name:ident)*) => {
+        $(#[test] fn $name() {
+            if super::can(super::$words) {
+                super::$name(super::$open);
+            }
+        })*
+    };
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod on_ring { $(#[test] fn $name() { super::$name(super::ring) })* }
         mod on_epoll { $(#[test] fn $name() { super::$name(super::epoll) })* }
         mod on_ring_elsewhere { $(#[test] fn $name() { super::$name(super::ring_elsewhere) })* }
         mod on_epoll_elsewhere { $(#[test] fn $name() { super::$name(super::epoll_elsewhere) })* }
+        mod with_send_zc { with_experiment! { ring_send_zc SEND_ZC $($name)* } }
+        mod with_bundles { with_experiment! { ring_bundle BUNDLE $($name)* } }
+        mod with_files { with_experiment! { ring_files FILES $($name)* } }
+        mod with_sqpoll { with_experiment! { ring_sqpoll SQPOLL $($name)* } }
+        mod with_batches { with_experiment! { ring_batch BATCH $($name)* } }
+        mod with_several { with_experiment! { ring_several SEVERAL $($name)* } }
     };
 }
 

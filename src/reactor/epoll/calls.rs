@@ -3,6 +3,7 @@
 //! Owns their arguments and turns their results into values. Refuses to know connections. Every
 //! pointer handed to the kernel here is used only for the length of the call (invariant K1).
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -22,19 +23,32 @@ pub(super) enum Change {
 }
 
 /// One epoll instance.
-pub(super) struct Poller(OwnedFd);
+pub(super) struct Poller {
+    fd: OwnedFd,
+    /// How often `change` was called.
+    changes: Cell<u64>,
+}
 
 impl Poller {
     pub(super) fn open() -> Result<Self, Errno> {
         // SAFETY: epoll_create1 takes no pointers (invariant K1).
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } as isize)?;
         // SAFETY: the descriptor was made one line above and has no other owner (invariant K2).
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Self {
+            fd,
+            changes: Cell::new(0),
+        })
     }
 
     /// Readable while an event waits to be taken.
     pub(super) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
+    }
+
+    /// How often `change` was called.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.get()
     }
 
     pub(super) fn change(
@@ -44,10 +58,11 @@ impl Poller {
         events: u32,
         mark: u64,
     ) -> Result<(), Errno> {
+        self.changes.set(self.changes.get() + 1);
         let mut event = epoll_event { events, u64: mark };
         // SAFETY: `event` lives until the call returns (invariant K1).
         let result =
-            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), change as i32, fd, &raw mut event) };
+            unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), change as i32, fd, &raw mut event) };
         checked(result as isize).map(drop)
     }
 
@@ -61,7 +76,7 @@ impl Poller {
         let timeout_ms = milliseconds(timeout);
         // SAFETY: the kernel writes at most `room` events into the slice (invariant K1).
         let result =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, timeout_ms) };
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), room, timeout_ms) };
         checked(result as isize)
     }
 }

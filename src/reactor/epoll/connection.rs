@@ -145,7 +145,7 @@ impl Connection {
         if events & (EPOLLOUT as u32 | BROKEN) != 0
             && let Some(mut buffer) = self.sending.take()
         {
-            receive.counters.submissions += 1;
+            receive.counters.calls += 1;
             match send_some(self.interest.fd, &mut buffer) {
                 Some(end) => {
                     let token = receive.token;

@@ -188,6 +188,7 @@ impl Epoll {
         if let Some(connection) = self.connections.get_mut(token.slot() as usize) {
             connection.forget(socket);
         }
+        self.counters.calls += 1;
         net::close(socket);
     }
 
@@ -266,7 +267,7 @@ impl Epoll {
             return;
         };
         for _ in 0..ACCEPTS_MAX {
-            self.counters.submissions += 1;
+            self.counters.calls += 1;
             match calls::accept(listener.interest.fd) {
                 Ok(socket) => {
                     let outcome = Outcome::Accepted(socket);
@@ -324,13 +325,16 @@ impl Submit for Epoll {
         match op {
             Op::Recv { socket, .. } => self.on_recv(token, socket),
             Op::Send { socket, buffer } => {
+                self.counters.calls += 1;
                 let connection = row(&mut self.connections, token, socket);
                 self.ready
                     .extend(connection.send(&self.poller, token, buffer));
             }
             Op::Accept { listener } => self.on_accept(token, listener),
             Op::Readable { fd } => self.on_readable(token, fd),
-            Op::Shutdown { socket, half } => net::shut_down(socket, half),
+            Op::Shutdown { socket, half } => {
+                self.counters.calls += net::shut_down(socket, half);
+            }
             Op::Close { socket } => self.on_close(token, socket),
             Op::Cancel { target } => self.on_cancel(target),
         }
@@ -367,7 +371,7 @@ impl Reactor for Epoll {
         for index in 0..count {
             self.on_event(self.events[index], completions);
         }
-        self.counters.completions += (completions.len() - before) as u64;
+        self.counters.on_batch(completions.len() - before);
         Ok(())
     }
 
@@ -388,7 +392,9 @@ impl Reactor for Epoll {
     }
 
     fn counters(&self) -> Counters {
-        self.counters
+        let mut counters = self.counters;
+        counters.calls += self.poller.changes();
+        counters.published()
     }
 
     fn name(&self) -> &'static str {

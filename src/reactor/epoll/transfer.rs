@@ -46,7 +46,7 @@ impl Receive<'_> {
                 self.counters.starved += 1;
                 return self.end(Outcome::Starved, completions);
             };
-            self.counters.submissions += 1;
+            self.counters.calls += 1;
             match lease.fill(|buffer| calls::receive(socket, buffer)) {
                 Ok(0) => {
                     *self.spare = Some(lease);

@@ -21,10 +21,11 @@ pub(super) const SILENT: Token = Token::new(Kind::Internal, 2, 0);
 /// The receive that finds out about multishot.
 pub(super) const TRIAL: Token = Token::new(Kind::Internal, 3, 0);
 
-/// IORING_RECVSEND_POLL_FIRST and IORING_RECV_MULTISHOT of the kernel's interface; the crate does
-/// not export them, and its `RecvMulti` cannot combine them.
+/// IORING_RECVSEND_POLL_FIRST, IORING_RECV_MULTISHOT and IORING_RECVSEND_BUNDLE of the kernel's
+/// interface; the crate does not export them, and its `RecvMulti` cannot combine them.
 const RECV_POLL_FIRST: u16 = 1;
 const RECV_MULTISHOT: u16 = 2;
+const RECV_BUNDLE: u16 = 16;
 
 #[inline]
 pub(super) fn accept(token: Token, listener: RawFd, features: &Features) -> Entry {
@@ -42,17 +43,28 @@ pub(super) fn accept(token: Token, listener: RawFd, features: &Features) -> Entr
     entry.user_data(token.to_bits())
 }
 
+/// What all receives of a ring have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecvMode(u16);
+
+impl RecvMode {
+    pub(super) fn new(multishot: bool, bundle: bool) -> Self {
+        let repeat = if multishot { RECV_MULTISHOT } else { 0 };
+        let many = if bundle { RECV_BUNDLE } else { 0 };
+        Self(repeat | many)
+    }
+}
+
 #[inline]
-pub(super) fn recv(token: Token, socket: RawFd, arm: Arm, multishot: bool) -> Entry {
+pub(super) fn recv(token: Token, socket: RawFd, arm: Arm, mode: RecvMode) -> Entry {
     let poll_first = if arm == Arm::AfterStarvation {
         RECV_POLL_FIRST
     } else {
         0
     };
-    let repeat = if multishot { RECV_MULTISHOT } else { 0 };
     // Length 0: as much as the selected buffer holds.
     opcode::Recv::new(Fd(socket), ptr::null_mut(), 0)
-        .ioprio(poll_first | repeat)
+        .ioprio(poll_first | mode.0)
         .buf_group(GROUP_ID)
         .build()
         .flags(Flags::BUFFER_SELECT)
@@ -65,6 +77,16 @@ pub(super) fn send(token: Token, socket: RawFd, bytes: &[u8]) -> Entry {
     // A longer send goes out short; the op's length field has 32 bits and the result 31.
     let len = bytes.len().min(i32::MAX as usize) as u32;
     opcode::Send::new(Fd(socket), bytes.as_ptr(), len)
+        .flags(libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(token.to_bits())
+}
+
+/// The same without copying. It completes twice: with its result, and when the payload is free.
+#[cold]
+pub(super) fn send_zc(token: Token, socket: RawFd, bytes: &[u8]) -> Entry {
+    let len = bytes.len().min(i32::MAX as usize) as u32;
+    opcode::SendZc::new(Fd(socket), bytes.as_ptr(), len)
         .flags(libc::MSG_NOSIGNAL)
         .build()
         .user_data(token.to_bits())

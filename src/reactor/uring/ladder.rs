@@ -13,7 +13,7 @@ use io_uring::IoUring;
 use super::restrictions::{self, Restrictions};
 use crate::reactor::config::Config;
 use crate::reactor::errors::{Errno, ReactorUnavailable};
-use crate::reactor::knob::FlagKnob;
+use crate::reactor::knob::{Experiments, FlagKnob};
 
 /// A set of flags that go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,19 @@ pub enum Rung {
     /// `COOP_TASKRUN` alone (5.19). No kernel of that age was at hand: this rung is forced on newer
     /// ones.
     Minimum,
+    /// Beside the ladder, only where the knob asks for it: `SQPOLL` (5.11), which excludes all of
+    /// the above.
+    Polled,
 }
 
 impl Rung {
-    const ALL: [Self; 4] = [Self::Full, Self::Deferred, Self::Cooperative, Self::Minimum];
+    const ALL: [Self; 5] = [
+        Self::Full,
+        Self::Deferred,
+        Self::Cooperative,
+        Self::Minimum,
+        Self::Polled,
+    ];
 
     /// The set-up flags that this rung asks for, by the kernel's names without their prefix.
     #[must_use]
@@ -62,12 +71,17 @@ impl Rung {
                 "CQSIZE",
             ],
             Self::Minimum => &["COOP_TASKRUN", "SUBMIT_ALL", "CLAMP", "CQSIZE"],
+            Self::Polled => &["SQPOLL", "SUBMIT_ALL", "CLAMP", "CQSIZE"],
         }
     }
 
     /// Whether nothing that the knob switches off is in this rung.
     fn is_allowed(self, knob: FlagKnob) -> bool {
+        if knob.experiments.sqpoll_ms.is_some() {
+            return self == Self::Polled;
+        }
         match self {
+            Self::Polled => false,
             Self::Full => knob.noarray && knob.defer && knob.single,
             Self::Deferred => knob.defer && knob.single,
             Self::Cooperative => knob.single,
@@ -78,17 +92,17 @@ impl Rung {
     /// Whether the ring says in shared memory that completions wait for an enter. Then a look at an
     /// idle ring costs no system call.
     pub(super) fn has_taskrun_flag(self) -> bool {
-        self != Self::Minimum
+        !matches!(self, Self::Minimum | Self::Polled)
     }
 
     /// Opens a ring, restricted unless the knob says otherwise or the kernel does not do it.
     fn open(self, config: &Config, completions: u32) -> io::Result<(IoUring, Restrictions)> {
-        let build = |start| self.build(config.submissions, completions, start);
+        let build = |start| self.build(config, completions, start);
         if !config.flags.restrict {
             return Ok((build(Start::Enabled)?, Restrictions::SwitchedOff));
         }
         let io = build(Start::Disabled)?;
-        match restrictions::register(&io) {
+        match restrictions::register(&io, &config.flags.experiments) {
             Ok(()) => Ok((io, Restrictions::Registered)),
             Err(errno) => {
                 // Its locked memory must not stand in the way of the next one.
@@ -98,7 +112,7 @@ impl Rung {
         }
     }
 
-    fn build(self, submissions: u32, completions: u32, start: Start) -> io::Result<IoUring> {
+    fn build(self, config: &Config, completions: u32, start: Start) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         // A child of a fork must not reach our queues: it would submit in our name.
         builder
@@ -132,8 +146,15 @@ impl Rung {
             Self::Minimum => {
                 builder.setup_coop_taskrun();
             }
+            Self::Polled => {
+                let experiments = &config.flags.experiments;
+                builder.setup_sqpoll(experiments.sqpoll_ms.unwrap_or_default());
+                if let Some(cpu) = experiments.sqpoll_cpu {
+                    builder.setup_sqpoll_cpu(cpu);
+                }
+            }
         }
-        builder.build(submissions)
+        builder.build(config.submissions)
     }
 }
 
@@ -160,6 +181,8 @@ pub struct Features {
     pub submissions: u32,
     /// Entries of the completion queue: fewer than configured when locked memory was short.
     pub completions: u32,
+    /// What it does differently for the sake of a measurement.
+    pub experiments: Experiments,
 }
 
 impl Features {
@@ -167,8 +190,18 @@ impl Features {
     #[must_use]
     pub fn setup_flags(self) -> Vec<&'static str> {
         let disabled = (self.restrictions == Restrictions::Registered).then_some("R_DISABLED");
+        let affine = self.experiments.sqpoll_cpu.and(Some("SQ_AFF"));
         let flags = self.rung.setup_flags().iter().copied();
-        flags.chain(disabled).collect()
+        flags.chain(affine).chain(disabled).collect()
+    }
+
+    /// The operations that the ring takes; `None` stands for all of them.
+    #[must_use]
+    pub fn operations(self) -> Option<Vec<&'static str>> {
+        (self.restrictions == Restrictions::Registered).then(|| {
+            let operations = restrictions::operations(&self.experiments);
+            operations.into_iter().map(|(name, _)| name).collect()
+        })
     }
 }
 
@@ -196,7 +229,21 @@ pub(super) fn climb(config: &Config) -> Result<Opened, ReactorUnavailable> {
                 completions /= 2;
                 patience = Instant::now();
             }
-            Err(errno) => return Err(ReactorUnavailable::from_setup(errno)),
+            Err(errno) => return Err(explain(errno, &config.flags.experiments)),
+        }
+    }
+}
+
+/// A kernel that opens no ring with `SQPOLL` opens others.
+fn explain(errno: Errno, experiments: &Experiments) -> ReactorUnavailable {
+    match experiments.sqpoll_cpu {
+        _ if errno.0 != libc::EINVAL || experiments.sqpoll_ms.is_none() => {
+            ReactorUnavailable::from_setup(errno)
+        }
+        None => ReactorUnavailable::lacks("sqpoll", "5.11"),
+        Some(cpu) => {
+            let word = format!("sqpoll_cpu={cpu} needs a processor that may be used, and sqpoll");
+            ReactorUnavailable::lacks(&word, "5.11")
         }
     }
 }
@@ -252,5 +299,6 @@ mod tests {
         assert_eq!(first("noarray=0"), Rung::Deferred);
         assert_eq!(first("defer=0"), Rung::Cooperative);
         assert_eq!(first("single=0"), Rung::Minimum);
+        assert_eq!(first("sqpoll=50"), Rung::Polled);
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Owns the payloads of sends in flight, the count of ops in flight and the translation of
 //! completion queue entries. Refuses to know queues and waiting. A payload stays here from submit
-//! to the op's last completion (invariant R2).
+//! to the op's last completion (invariant R2); that of a send without copying is not the one with
+//! the result but the notification behind it.
 
 use std::os::fd::RawFd;
 
 use io_uring::cqueue;
 
+use super::descriptors::Descriptors;
 use super::entries;
+use super::provided::Provided;
 use crate::reactor::buffers::Group;
 use crate::reactor::counters::Counters;
 use crate::reactor::errors::Errno;
@@ -27,11 +30,22 @@ pub(super) struct Ledger {
     pub waker_armed: bool,
     /// Result of the trial receive, while there is one.
     pub trial: Option<i32>,
-    handed: Handed,
+    /// Accepted, and not closed through us.
+    handed: Descriptors,
+    /// Results of failed sends whose notification is still to come.
+    failures: Vec<(Token, i32)>,
+    /// Longer results of receives are spread over several buffers.
+    piece_bytes_max: i32,
 }
 
 impl Ledger {
-    pub(super) fn new(group: Group, waker: Waker) -> Self {
+    /// `bundles`: whether one result of a receive may fill several buffers.
+    pub(super) fn new(group: Group, waker: Waker, bundles: bool) -> Self {
+        let piece_bytes_max = if bundles {
+            group.buffer_bytes() as i32
+        } else {
+            i32::MAX
+        };
         Self {
             sends: Vec::new(),
             in_flight: 0,
@@ -40,7 +54,9 @@ impl Ledger {
             waker,
             waker_armed: false,
             trial: None,
-            handed: Handed::default(),
+            handed: Descriptors::default(),
+            failures: Vec::new(),
+            piece_bytes_max,
         }
     }
 
@@ -73,7 +89,12 @@ impl Ledger {
 
     /// Translates one entry. Our own ops end here.
     #[inline]
-    pub(super) fn on_entry(&mut self, entry: &cqueue::Entry, completions: &mut Vec<Completion>) {
+    pub(super) fn on_entry(
+        &mut self,
+        entry: &cqueue::Entry,
+        provided: &Provided,
+        completions: &mut Vec<Completion>,
+    ) {
         let (result, flags) = (entry.result(), entry.flags());
         let Some(token) = Token::from_bits(entry.user_data()) else {
             debug_assert!(false, "invariant: every op of ours carries a token");
@@ -81,7 +102,12 @@ impl Ledger {
         };
         let more = cqueue::more(flags);
         let outcome = match token.kind() {
+            Kind::Recv if result > self.piece_bytes_max => {
+                self.unbundle(token, result, flags, provided, completions)
+            }
             Kind::Recv => self.received(result, flags),
+            Kind::Send if more => return self.will_notify(token, result),
+            Kind::Send if cqueue::notif(flags) => self.notified(token),
             Kind::Send => self.sent(token, result),
             Kind::Accept => self.accepted(result, more),
             Kind::Readable if result < 0 => Outcome::Failed(Errno(-result), None),
@@ -91,7 +117,6 @@ impl Ledger {
         if !more {
             self.in_flight -= 1;
         }
-        self.counters.completions += 1;
         completions.push(Completion {
             token,
             more,
@@ -129,6 +154,54 @@ impl Ledger {
         Outcome::Sent(buffer)
     }
 
+    /// Several buffers that one receive filled, in the order in which the kernel was given them.
+    /// All but the last are full. That one is returned; those before it have their own completions.
+    #[cold]
+    fn unbundle(
+        &mut self,
+        token: Token,
+        result: i32,
+        flags: u32,
+        provided: &Provided,
+        completions: &mut Vec<Completion>,
+    ) -> Outcome {
+        let Some(first) = cqueue::buffer_select(flags) else {
+            return Outcome::Failed(Errno(libc::EIO), None);
+        };
+        let (mut left, full) = (result as u32, self.group.buffer_bytes());
+        let mut ids = provided.offered_from(first);
+        let mut next = |len| {
+            let id = ids.next().expect("invariant: the order has no end");
+            Outcome::Received(self.group.lease(id, len))
+        };
+        while left > full {
+            left -= full;
+            completions.push(Completion {
+                token,
+                more: true,
+                outcome: next(full),
+            });
+        }
+        next(left)
+    }
+
+    /// A send without copying has its result. The payload stays until the network has let go of it.
+    #[cold]
+    fn will_notify(&mut self, token: Token, result: i32) {
+        if result < 0 {
+            self.failures.push((token, result));
+        } else if let Some(Some(buffer)) = self.sends.get_mut(token.slot() as usize) {
+            buffer.sent += result as usize;
+        }
+    }
+
+    #[cold]
+    fn notified(&mut self, token: Token) -> Outcome {
+        let failure = self.failures.iter().position(|(failed, _)| *failed == token);
+        let result = failure.map_or(0, |index| self.failures.swap_remove(index).1);
+        self.sent(token, result)
+    }
+
     fn accepted(&mut self, result: i32, more: bool) -> Outcome {
         if result < 0 {
             return Outcome::Failed(Errno(-result), None);
@@ -137,11 +210,19 @@ impl Ledger {
         // descriptor when completions overflowed (liburing 1062). Taking it would close or serve
         // some other file, so the last result of an accept is believed only if it is a socket that
         // is new.
-        if !more && (self.handed.contains(result) || !net::is_socket(result)) {
+        if !more && !self.is_new_socket(result) {
             return Outcome::Failed(Errno(libc::EAGAIN), None);
         }
         self.handed.insert(result);
         Outcome::Accepted(result)
+    }
+
+    fn is_new_socket(&mut self, fd: RawFd) -> bool {
+        if self.handed.contains(fd) {
+            return false;
+        }
+        self.counters.calls += 1;
+        net::is_socket(fd)
     }
 
     fn on_internal(&mut self, token: Token, result: i32, more: bool, flags: u32) {
@@ -165,56 +246,12 @@ impl Ledger {
     }
 }
 
-/// Descriptors that were handed out as accepted and not closed through us: one bit each.
-#[derive(Default)]
-struct Handed {
-    words: Vec<u64>,
-}
-
-impl Handed {
-    fn place(fd: RawFd) -> (usize, u64) {
-        (fd as usize / 64, 1 << (fd % 64))
-    }
-
-    fn insert(&mut self, fd: RawFd) {
-        let (word, bit) = Self::place(fd);
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        self.words[word] |= bit;
-    }
-
-    fn remove(&mut self, fd: RawFd) {
-        let (word, bit) = Self::place(fd);
-        if let Some(word) = self.words.get_mut(word) {
-            *word &= !bit;
-        }
-    }
-
-    fn contains(&self, fd: RawFd) -> bool {
-        let (word, bit) = Self::place(fd);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ledger() -> Ledger {
-        Ledger::new(Group::heap(2, 64), Waker::open().unwrap())
-    }
-
-    #[test]
-    fn descriptors_are_remembered_until_they_are_closed() {
-        let mut handed = Handed::default();
-
-        handed.insert(195);
-
-        assert!(handed.contains(195) && !handed.contains(194) && !handed.contains(9999));
-        handed.remove(195);
-        handed.remove(9999);
-        assert!(!handed.contains(195));
+        Ledger::new(Group::heap(2, 64), Waker::open().unwrap(), false)
     }
 
     #[test]

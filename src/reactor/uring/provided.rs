@@ -25,12 +25,23 @@ pub(super) struct Provided {
     group: Group,
     mask: u16,
     tail: u16,
+    /// Who is where; only for bundles, in which the kernel names the first buffer alone.
+    order: Option<Order>,
+}
+
+/// The order in which buffers were offered. The kernel fills them in this one.
+struct Order {
+    /// The buffer at each place of the ring.
+    ids: Vec<u16>,
+    /// The last place of each buffer.
+    places: Vec<u16>,
 }
 
 impl Provided {
-    /// Registers a ring for all buffers of the group. The caller must keep the value until the ring
+    /// Registers a ring for all buffers of the group; with `bundles`, for receives that fill several
+    /// of them. The caller must keep the value until the ring
     /// `io` is closed, or `retire` has returned `Ok`.
-    pub(super) fn register(io: &IoUring, group: &Group) -> Result<Self, Errno> {
+    pub(super) fn register(io: &IoUring, group: &Group, bundles: bool) -> Result<Self, Errno> {
         let count = group.count();
         assert!(
             count.is_power_of_two(),
@@ -53,6 +64,10 @@ impl Provided {
             group: group.clone(),
             mask: (count - 1) as u16,
             tail: 0,
+            order: bundles.then(|| Order {
+                ids: vec![0; count],
+                places: vec![0; count],
+            }),
         };
         provided.publish();
         Ok(provided)
@@ -62,7 +77,7 @@ impl Provided {
     #[inline]
     pub(super) fn publish(&mut self) {
         let base = self.pages.as_mut_ptr().cast::<BufRingEntry>();
-        let (mask, mut tail) = (self.mask, self.tail);
+        let (mask, mut tail, order) = (self.mask, self.tail, &mut self.order);
         let offered = self.group.offer_home(|id, bytes| {
             let place = base.wrapping_add(usize::from(tail & mask));
             // SAFETY: the masked index is in bounds of the pages, zeroed memory is a valid entry,
@@ -72,6 +87,10 @@ impl Provided {
             entry.set_addr(bytes.as_mut_ptr() as u64);
             entry.set_len(bytes.len() as u32);
             entry.set_bid(id);
+            if let Some(order) = order {
+                order.ids[usize::from(tail & mask)] = id;
+                order.places[usize::from(id)] = tail & mask;
+            }
             tail = tail.wrapping_add(1);
         });
         if offered == 0 {
@@ -84,6 +103,18 @@ impl Provided {
         // (invariant B2).
         let shared_tail = unsafe { AtomicU16::from_ptr(shared_tail.cast_mut()) };
         shared_tail.store(tail, Ordering::Release);
+    }
+
+    /// This buffer and those that were offered behind it, without end. A place is offered again only
+    /// after its buffer came home, so what the kernel filled and did not report yet is still there.
+    ///
+    /// # Panics
+    /// Without bundles.
+    pub(super) fn offered_from(&self, id: u16) -> impl Iterator<Item = u16> {
+        let order = self.order.as_ref().expect("invariant: bundles are on");
+        let first = usize::from(order.places[usize::from(id)]);
+        let (before, behind) = order.ids.split_at(first);
+        behind.iter().chain(before).copied().cycle()
     }
 
     /// Takes the buffers back from the kernel.

@@ -11,6 +11,7 @@ use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
 
 use crate::reactor::errors::Errno;
+use crate::reactor::knob::Experiments;
 
 /// Whether a ring is restricted to what we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,36 +24,44 @@ pub enum Restrictions {
     Refused(Errno),
 }
 
-/// The operations, by the kernel's names without their prefix.
-pub(super) const OPERATIONS: [(&str, u8); 6] = [
-    ("ACCEPT", opcode::Accept::CODE),
-    ("RECV", opcode::Recv::CODE),
-    ("SEND", opcode::Send::CODE),
-    ("POLL_ADD", opcode::PollAdd::CODE),
-    ("CLOSE", opcode::Close::CODE),
-    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
-];
-
 /// IORING_REGISTER_EVENTFD, IORING_REGISTER_PBUF_RING and IORING_UNREGISTER_PBUF_RING of the
 /// kernel's interface; the crate does not export them.
 const REGISTRATIONS: [u8; 3] = [4, 22, 23];
+/// IORING_REGISTER_FILES_UPDATE and IORING_REGISTER_FILES2, for registered files.
+const FILE_REGISTRATIONS: [u8; 2] = [6, 13];
 
 const ENTRY_FLAGS: Flags = Flags::BUFFER_SELECT.union(Flags::SKIP_SUCCESS);
 
-impl Restrictions {
-    /// The operations that are allowed; `None` stands for all of them.
-    #[must_use]
-    pub fn operations(self) -> Option<[&'static str; OPERATIONS.len()]> {
-        (self == Self::Registered).then(|| OPERATIONS.map(|(name, _)| name))
-    }
+/// The operations, by the kernel's names without their prefix, and with their codes.
+pub(super) fn operations(experiments: &Experiments) -> [(&'static str, u8); 6] {
+    let send = if experiments.send_zc {
+        ("SEND_ZC", opcode::SendZc::CODE)
+    } else {
+        ("SEND", opcode::Send::CODE)
+    };
+    [
+        ("ACCEPT", opcode::Accept::CODE),
+        ("RECV", opcode::Recv::CODE),
+        send,
+        ("POLL_ADD", opcode::PollAdd::CODE),
+        ("CLOSE", opcode::Close::CODE),
+        ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+    ]
 }
 
 /// Restricts a ring that was set up disabled, and enables it.
-pub(super) fn register(io: &IoUring) -> Result<(), Errno> {
-    let operations = OPERATIONS.map(|(_, code)| Restriction::sqe_op(code));
-    let registrations = REGISTRATIONS.map(Restriction::register_op);
-    let mut list: Vec<Restriction> = operations.into_iter().chain(registrations).collect();
-    list.push(Restriction::sqe_flags_allowed(ENTRY_FLAGS.bits()));
+pub(super) fn register(io: &IoUring, experiments: &Experiments) -> Result<(), Errno> {
+    let mut list: Vec<Restriction> = operations(experiments)
+        .into_iter()
+        .map(|(_, code)| Restriction::sqe_op(code))
+        .chain(REGISTRATIONS.map(Restriction::register_op))
+        .collect();
+    let mut flags = ENTRY_FLAGS;
+    if experiments.files {
+        list.extend(FILE_REGISTRATIONS.map(Restriction::register_op));
+        flags |= Flags::FIXED_FILE;
+    }
+    list.push(Restriction::sqe_flags_allowed(flags.bits()));
     let submitter = io.submitter();
     submitter
         .register_restrictions(&mut list)
@@ -69,6 +78,7 @@ mod tests {
     use io_uring::types::Fd;
 
     use super::super::entries::TRIAL;
+    use super::super::experiments::Batch;
     use super::super::ring::Ring;
     use super::*;
     use crate::reactor::config::Config;
@@ -89,7 +99,7 @@ mod tests {
     fn result_of(ring: &mut Ring, entry: Entry) -> i32 {
         ring.push_counted(&entry.user_data(TRIAL.to_bits()));
         while ring.ledger.trial.is_none() {
-            ring.enter(Some(Duration::from_secs(10))).unwrap();
+            ring.enter(Some(Duration::from_secs(10)), Batch::ONE).unwrap();
             ring.reap(&mut Vec::new());
         }
         ring.ledger.trial.take().unwrap()
@@ -131,7 +141,7 @@ mod tests {
     fn the_restrictions_cannot_be_replaced() {
         let ring = open("");
 
-        assert!(register(&ring.io).is_err());
+        assert!(register(&ring.io, &Experiments::default()).is_err());
     }
 
     #[test]

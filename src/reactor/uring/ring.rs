@@ -17,8 +17,10 @@ use io_uring::types::{SubmitArgs, Timespec};
 use socket2::{Domain, Socket, Type};
 
 use super::bell::Bell;
-use super::entries;
-use super::ladder::{self, Features};
+use super::entries::{self, RecvMode};
+use super::experiments::{self, Batch};
+use super::files::Files;
+use super::ladder::{self, Features, Rung};
 use super::ledger::Ledger;
 use super::provided::Provided;
 use crate::reactor::Reactor;
@@ -41,6 +43,10 @@ pub struct Ring {
     pub(super) early: VecDeque<Completion>,
     pub(super) origin: Origin,
     features: Features,
+    recv_mode: RecvMode,
+    /// What a wait is for.
+    batch: Batch,
+    files: Files,
     /// For a loop that waits in our place, once there is one.
     bell: Option<Bell>,
 }
@@ -66,11 +72,21 @@ impl Ring {
     pub fn open(config: &Config) -> Result<Self, ReactorUnavailable> {
         config.validate().map_err(ReactorUnavailable::from)?;
         let (io, rung, restrictions) = ladder::climb(config)?;
+        let experiments = config.flags.experiments;
+        experiments::check(&io, &experiments)?;
         let group = Group::heap(config.buffers, config.buffer_bytes);
         let waker = Waker::open()
             .map_err(|error| ReactorUnavailable::other(Errno::of(&error), "for an eventfd"))?;
         // EINVAL means that provided buffer rings, and with them Linux 5.19, are missing.
-        let provided = Provided::register(&io, &group).map_err(ReactorUnavailable::from_setup)?;
+        let provided = Provided::register(&io, &group, experiments.bundle)
+            .map_err(ReactorUnavailable::from_setup)?;
+        let files = if experiments.files {
+            Files::register(&io).map_err(|errno| {
+                ReactorUnavailable::other(errno, "for files=1, a table of registered files")
+            })?
+        } else {
+            Files::default()
+        };
         let features = Features {
             rung,
             restrictions,
@@ -78,20 +94,26 @@ impl Ring {
             multishot_accept: config.flags.mshot_accept,
             submissions: io.params().sq_entries(),
             completions: io.params().cq_entries(),
+            experiments,
         };
         let mut ring = Self {
             io: ManuallyDrop::new(io),
             provided: ManuallyDrop::new(provided),
-            ledger: Ledger::new(group, waker),
+            ledger: Ledger::new(group, waker, experiments.bundle),
             early: VecDeque::new(),
             origin: Origin::here(),
             features,
+            recv_mode: RecvMode::new(features.multishot_recv, experiments.bundle),
+            batch: Batch::of(&experiments),
+            files,
             bell: None,
         };
         if features.multishot_recv {
-            ring.features.multishot_recv = ring
+            let works = ring
                 .try_multishot_recv()
                 .map_err(|errno| ReactorUnavailable::other(errno, "while trying a receive"))?;
+            ring.features.multishot_recv = works;
+            ring.recv_mode = RecvMode::new(works, experiments.bundle);
             // The trial was not the worker's.
             ring.ledger.counters = Counters::default();
         }
@@ -114,14 +136,14 @@ impl Ring {
             entries::TRIAL,
             near.as_raw_fd(),
             Arm::Eager,
-            true,
+            RecvMode::new(true, false),
         ));
         // The end of input ends the op, so that nothing of the trial is left behind.
         drop(OwnedFd::from(far));
         let mut none = Vec::new();
         let deadline = Instant::now() + TRIAL_PATIENCE;
         while self.ledger.in_flight > 0 && Instant::now() < deadline {
-            self.enter(Some(TRIAL_PATIENCE))?;
+            self.enter(Some(TRIAL_PATIENCE), Batch::ONE)?;
             self.reap(&mut none);
         }
         Ok(self.ledger.trial.take().is_some_and(|result| result >= 0))
@@ -157,7 +179,12 @@ impl Ring {
     fn flush(&mut self) {
         self.ledger.counters.flushes += 1;
         self.ledger.counters.enters += 1;
-        let refused = self.io.submit().err().map(|error| Errno::of(&error));
+        let result = if self.features.rung == Rung::Polled && !self.thread_sleeps() {
+            self.io.submitter().squeue_wait()
+        } else {
+            self.io.submit()
+        };
+        let refused = result.err().map(|error| Errno::of(&error));
         if refused.is_some() {
             let mut found = Vec::new();
             self.reap(&mut found);
@@ -168,23 +195,33 @@ impl Ring {
         }
     }
 
+    /// Whether the kernel's thread has to be woken before it takes submissions.
+    fn thread_sleeps(&mut self) -> bool {
+        self.io.submission().need_wakeup()
+    }
+
     /// Submits everything and waits. What ended the wait is not known afterwards: an enter that
     /// submitted reports the count even when it was interrupted or timed out (6.18, measured).
-    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+    pub(super) fn enter(&mut self, timeout: Option<Duration>, batch: Batch) -> Result<(), Errno> {
         self.ledger.counters.enters += 1;
         let timespec;
-        let mut arguments = SubmitArgs::new();
+        let mut arguments = batch.apply(SubmitArgs::new(), timeout);
         if let Some(timeout) = timeout {
             timespec = Timespec::from(timeout.min(WAIT_MAX));
             arguments = arguments.timespec(&timespec);
         }
-        self.judge(self.io.submitter().submit_with_args(1, &arguments))
+        let submitter = self.io.submitter();
+        self.judge(submitter.submit_with_args(batch.completions(), &arguments))
     }
 
     /// Submits everything and runs what is due, without waiting. A ring on which nothing happens
     /// costs no system call, where the kernel says so in shared memory.
     fn look(&mut self) -> Result<(), Errno> {
-        if self.features.rung.has_taskrun_flag() && self.needs_no_enter() {
+        let spares = match self.features.rung {
+            Rung::Polled => !self.thread_sleeps() && !self.io.submission().cq_overflow(),
+            rung => rung.has_taskrun_flag() && self.needs_no_enter(),
+        };
+        if spares {
             return Ok(());
         }
         self.ledger.counters.enters += 1;
@@ -213,9 +250,16 @@ impl Ring {
     /// Reads the completion queue, with one move of its head.
     #[inline]
     pub(super) fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let Self { io, ledger, .. } = self;
-        for entry in io.completion() {
-            ledger.on_entry(&entry, completions);
+        let Self {
+            io,
+            ledger,
+            provided,
+            ..
+        } = self;
+        let queue = io.completion();
+        ledger.counters.on_batch(queue.len());
+        for entry in queue {
+            ledger.on_entry(&entry, provided, completions);
         }
     }
 
@@ -240,21 +284,30 @@ impl Submit for Ring {
         self.origin.assert_here();
         match op {
             Op::Recv { socket, arm } => {
-                let multishot = self.features.multishot_recv;
-                self.push_counted(&entries::recv(token, socket, arm, multishot));
+                let flags = self.files.flags(&self.io, socket);
+                let entry = entries::recv(token, socket, arm, self.recv_mode);
+                self.push_counted(&entry.flags(flags));
             }
             Op::Send { socket, buffer } => {
+                let flags = self.files.flags(&self.io, socket);
                 let bytes = self.ledger.keep(token, buffer);
-                let entry = entries::send(token, socket, bytes);
-                self.push_counted(&entry);
+                let entry = if self.features.experiments.send_zc {
+                    entries::send_zc(token, socket, bytes)
+                } else {
+                    entries::send(token, socket, bytes)
+                };
+                self.push_counted(&entry.flags(flags));
             }
             Op::Accept { listener } => {
                 let entry = entries::accept(token, listener, &self.features);
                 self.push_counted(&entry);
             }
             Op::Readable { fd } => self.push_counted(&entries::readable(token, fd)),
-            Op::Shutdown { socket, half } => net::shut_down(socket, half),
+            Op::Shutdown { socket, half } => {
+                self.ledger.counters.calls += net::shut_down(socket, half);
+            }
             Op::Close { socket } => {
+                self.files.remove(&self.io, socket);
                 self.ledger.on_close(socket);
                 self.push(&entries::close(socket));
             }
@@ -285,7 +338,7 @@ impl Reactor for Ring {
         if early || timeout == Some(Duration::ZERO) {
             self.look()?;
         } else {
-            self.enter(timeout)?;
+            self.enter(timeout, self.batch)?;
         }
         self.reap(completions);
         if self.io.submission().cq_overflow() {
@@ -310,6 +363,7 @@ impl Reactor for Ring {
     fn rest(&mut self) -> bool {
         self.provided.publish();
         if let Some(bell) = &self.bell {
+            self.ledger.counters.calls += 1;
             bell.clear();
         }
         self.is_idle()
@@ -320,7 +374,9 @@ impl Reactor for Ring {
     }
 
     fn counters(&self) -> Counters {
-        self.ledger.counters
+        let mut counters = self.ledger.counters;
+        counters.calls += self.files.calls;
+        counters.published()
     }
 
     fn name(&self) -> &'static str {

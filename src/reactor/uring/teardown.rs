@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use super::entries;
+use super::experiments::Batch;
 use super::ring::Ring;
 use crate::reactor::net;
 use crate::reactor::seam::{Completion, Outcome};
@@ -50,7 +51,7 @@ impl Ring {
         loop {
             // Also submits what is still queued; a queued close must not be lost.
             self.push(&entries::cancel_everything());
-            if self.enter(Some(DRAIN_PAUSE)).is_err() {
+            if self.enter(Some(DRAIN_PAUSE), Batch::ONE).is_err() {
                 return false;
             }
             self.reap(&mut completions);
