@@ -258,7 +258,9 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers() {
-        let sizes = FlagKnob::parse("buffers=64,buffer_bytes=2048").unwrap().sizes;
+        let sizes = FlagKnob::parse("buffers=64,buffer_bytes=2048")
+            .unwrap()
+            .sizes;
 
         assert_eq!((sizes.buffers, sizes.buffer_bytes), (Some(64), Some(2048)));
         assert_eq!((sizes.submissions, sizes.completions), (None, None));

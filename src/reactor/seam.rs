@@ -143,7 +143,8 @@ pub enum Op {
     Send {
         /// A connected socket.
         socket: RawFd,
-        /// Comes home in the completion, with `sent` moved forward.
+        /// Comes home in the completion, with `sent` moved forward; without its bytes when all of
+        /// them were sent and the kernel still needs them.
         buffer: SendBuffer,
     },
     /// Shut a socket down at once. Has no completion of its own.

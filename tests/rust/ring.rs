@@ -114,7 +114,6 @@ macro_rules! on_both {
         mod with_send_zc { with_experiment! { ring_send_zc SEND_ZC $($name)* } }
         mod with_bundles { with_experiment! { ring_bundle BUNDLE $($name)* } }
         mod with_files { with_experiment! { ring_files FILES $($name)* } }
-        mod with_sqpoll { with_experiment! { ring_sqpoll SQPOLL $($name)* } }
         mod with_batches { with_experiment! { ring_batch BATCH $($name)* } }
         mod with_several { with_experiment! { ring_several SEVERAL $($name)* } }
     };
@@ -155,6 +154,38 @@ on_both! {
     urgent_data_hides_nothing
     the_wake_descriptor_is_silent_once_everything_was_taken
     a_reactor_that_has_something_at_hand_does_not_rest
+}
+
+/// With a thread of the kernel that polls, submissions take effect when it gets round to them. Left
+/// out are the tests in which nothing may happen before a wait, or has to happen within one, and
+/// the one that counts enters: a full queue is waited for with one.
+mod with_sqpoll {
+    with_experiment! { ring_sqpoll SQPOLL
+        one_buffer_of_each_kind_is_enough
+        nothing_is_lost_when_buffers_and_queues_are_tiny
+        a_cancelled_receive_ends_once_and_can_be_armed_again
+        shutting_down_both_ends_the_receive_and_the_peer_sees_fin
+        shutting_down_the_write_half_leaves_the_receive_armed
+        a_close_behind_a_reset_is_one_and_not_before
+        a_large_send_reaches_a_slow_reader_whole
+        another_thread_ends_the_wait
+        a_wake_before_the_wait_is_not_lost
+        a_foreign_descriptor_is_reported_once_per_ask
+        a_timeout_is_not_shortened
+        a_cancelled_accept_frees_the_port
+        dropping_the_reactor_in_mid_receive_leaves_new_memory_alone
+        a_lease_outlives_its_reactor
+        tokens_come_back_as_they_went
+        a_listener_sets_up_what_it_accepts
+        running_out_of_descriptors_is_reported_once
+        data_that_comes_while_nothing_receives_is_there_later
+        data_that_found_no_buffer_is_there_later
+        a_buffer_that_is_exactly_full_hides_nothing
+        more_than_a_wait_takes_is_received_without_further_news
+        a_full_socket_takes_more_whenever_the_peer_has_read
+        urgent_data_hides_nothing
+        the_wake_descriptor_is_silent_once_everything_was_taken
+    }
 }
 
 /// A reactor whose waiting is done by another loop, on the descriptor that it gives away. The other
@@ -821,7 +852,7 @@ fn a_large_send_reaches_a_slow_reader_whole<R: Reactor>(open: Open<R>) {
         let Outcome::Sent(home) = outcome else {
             panic!("{outcome:?}")
         };
-        assert!(home.sent > before);
+        assert!(home.sent > before || home.remaining().is_empty());
         buffer = home;
     }
 
@@ -1141,6 +1172,8 @@ fn tokens_come_back_as_they_went<R: Reactor>(open: Open<R>) {
             } = only(&mut reactor);
 
             assert!(last == token && matches!(outcome, Outcome::EndOfInput));
+            let socket = ours.into_raw_fd();
+            reactor.submit(token, Op::Close { socket });
         }
     }
 }
@@ -1275,9 +1308,18 @@ fn data_that_found_no_buffer_is_there_later<R: Reactor>(open: Open<R>) {
     receive(&mut reactor, &ours, Arm::Eager);
     peer.write_all(b"one").unwrap();
     let mut completions = next(&mut reactor);
-    let Outcome::Received(held) = completions.remove(0).outcome else {
+    let Completion {
+        more,
+        outcome: Outcome::Received(held),
+        ..
+    } = completions.remove(0)
+    else {
         panic!("not received")
     };
+    if !more {
+        // A bundle that takes the last buffer ends its receive.
+        receive(&mut reactor, &ours, Arm::Eager);
+    }
     peer.write_all(b"two").unwrap();
     if completions.is_empty() {
         completions = next(&mut reactor);
@@ -1392,7 +1434,7 @@ fn a_full_socket_takes_more_whenever_the_peer_has_read<R: Reactor>(open: Open<R>
         let Outcome::Sent(buffer) = outcome else {
             panic!("{outcome:?}")
         };
-        assert!(token == SEND && buffer.sent > 0);
+        assert!(token == SEND && (buffer.sent > 0 || buffer.remaining().is_empty()));
     }
 }
 

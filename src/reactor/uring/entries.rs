@@ -82,6 +82,15 @@ pub(super) fn send(token: Token, socket: RawFd, bytes: &[u8]) -> Entry {
         .user_data(token.to_bits())
 }
 
+/// The reactor's name of a payload that is sent without copying; its own generation keeps it apart
+/// from the other ops of the reactor.
+pub(super) const fn lent(key: u32) -> Token {
+    Token::new(Kind::Internal, key, LENT)
+}
+
+/// The generation of `lent`.
+pub(super) const LENT: u32 = 1;
+
 /// The same without copying. It completes twice: with its result, and when the payload is free.
 #[cold]
 pub(super) fn send_zc(token: Token, socket: RawFd, bytes: &[u8]) -> Entry {

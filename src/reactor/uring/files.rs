@@ -54,7 +54,9 @@ impl Files {
     fn flags_of_place(&mut self, io: &IoUring, socket: RawFd) -> Flags {
         if !self.registered.contains(socket) {
             self.calls += 1;
-            let update = io.submitter().register_files_update(socket as u32, &[socket]);
+            let update = io
+                .submitter()
+                .register_files_update(socket as u32, &[socket]);
             // Without memory for it, the socket is used as it is.
             if update.is_err() {
                 return Flags::empty();

@@ -2,8 +2,7 @@
 //!
 //! Owns the payloads of sends in flight, the count of ops in flight and the translation of
 //! completion queue entries. Refuses to know queues and waiting. A payload stays here from submit
-//! to the op's last completion (invariant R2); that of a send without copying is not the one with
-//! the result but the notification behind it.
+//! to the op's last completion (invariant R2).
 
 use std::os::fd::RawFd;
 
@@ -11,6 +10,7 @@ use io_uring::cqueue;
 
 use super::descriptors::Descriptors;
 use super::entries;
+use super::lent::Lent;
 use super::provided::Provided;
 use crate::reactor::buffers::Group;
 use crate::reactor::counters::Counters;
@@ -32,8 +32,8 @@ pub(super) struct Ledger {
     pub trial: Option<i32>,
     /// Accepted, and not closed through us.
     handed: Descriptors,
-    /// Results of failed sends whose notification is still to come.
-    failures: Vec<(Token, i32)>,
+    /// Payloads of sends without copying. The place in `sends` is then held by an empty buffer.
+    pub lent: Lent,
     /// Longer results of receives are spread over several buffers.
     piece_bytes_max: i32,
 }
@@ -55,7 +55,7 @@ impl Ledger {
             waker_armed: false,
             trial: None,
             handed: Descriptors::default(),
-            failures: Vec::new(),
+            lent: Lent::default(),
             piece_bytes_max,
         }
     }
@@ -85,6 +85,7 @@ impl Ledger {
         for buffer in self.sends.drain(..).flatten() {
             std::mem::forget(buffer);
         }
+        self.lent.leak();
     }
 
     /// Translates one entry. Our own ops end here.
@@ -106,12 +107,13 @@ impl Ledger {
                 self.unbundle(token, result, flags, provided, completions)
             }
             Kind::Recv => self.received(result, flags),
-            Kind::Send if more => return self.will_notify(token, result),
-            Kind::Send if cqueue::notif(flags) => self.notified(token),
             Kind::Send => self.sent(token, result),
             Kind::Accept => self.accepted(result, more),
             Kind::Readable if result < 0 => Outcome::Failed(Errno(-result), None),
             Kind::Readable => Outcome::Ready,
+            Kind::Internal if token.generation() == entries::LENT => {
+                return self.on_lent(token, result, flags, completions);
+            }
             Kind::Internal => return self.on_internal(token, result, more, flags),
         };
         if !more {
@@ -185,21 +187,24 @@ impl Ledger {
         next(left)
     }
 
-    /// A send without copying has its result. The payload stays until the network has let go of it.
-    #[cold]
-    fn will_notify(&mut self, token: Token, result: i32) {
-        if result < 0 {
-            self.failures.push((token, result));
-        } else if let Some(Some(buffer)) = self.sends.get_mut(token.slot() as usize) {
-            buffer.sent += result as usize;
-        }
-    }
-
-    #[cold]
-    fn notified(&mut self, token: Token) -> Outcome {
-        let failure = self.failures.iter().position(|(failed, _)| *failed == token);
-        let result = failure.map_or(0, |index| self.failures.swap_remove(index).1);
-        self.sent(token, result)
+    /// A send without copying; its notification is nobody else's business.
+    fn on_lent(
+        &mut self,
+        token: Token,
+        result: i32,
+        flags: u32,
+        completions: &mut Vec<Completion>,
+    ) {
+        let Some((token, outcome)) = self.lent.on_entry(token, result, flags) else {
+            return;
+        };
+        self.sends[token.slot() as usize] = None;
+        self.in_flight -= 1;
+        completions.push(Completion {
+            token,
+            more: false,
+            outcome,
+        });
     }
 
     fn accepted(&mut self, result: i32, more: bool) -> Outcome {

@@ -2,9 +2,9 @@
 //!
 //! Owns one ring: its set-up (`ladder`), the buffers it shares with the kernel (`provided`), how
 //! ops become entries (`entries`) and entries completions (`ledger`), the turn (`ring`), the news
-//! for another loop (`bell`), what the kernel is to refuse (`restrictions`), what it has
-//! to have for experiments (`experiments`, `files`), and the end (`teardown`). Refuses to know who
-//! asks. Only this folder names the io-uring crate.
+//! for another loop (`bell`), what the kernel is to refuse (`restrictions`), what experiments need
+//! (`experiments`, `files`, `lent`) and the end (`teardown`). Refuses to know who asks. Only this
+//! folder names the io-uring crate.
 
 mod bell;
 mod descriptors;
@@ -13,6 +13,7 @@ mod experiments;
 mod files;
 mod ladder;
 mod ledger;
+mod lent;
 mod provided;
 mod restrictions;
 mod ring;

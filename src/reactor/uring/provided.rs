@@ -38,8 +38,8 @@ struct Order {
 }
 
 impl Provided {
-    /// Registers a ring for all buffers of the group; with `bundles`, for receives that fill several
-    /// of them. The caller must keep the value until the ring
+    /// Registers a ring for all buffers of the group; with `bundles`, for receives that fill
+    /// several of them. The caller must keep the value until the ring
     /// `io` is closed, or `retire` has returned `Ok`.
     pub(super) fn register(io: &IoUring, group: &Group, bundles: bool) -> Result<Self, Errno> {
         let count = group.count();
@@ -105,8 +105,9 @@ impl Provided {
         shared_tail.store(tail, Ordering::Release);
     }
 
-    /// This buffer and those that were offered behind it, without end. A place is offered again only
-    /// after its buffer came home, so what the kernel filled and did not report yet is still there.
+    /// This buffer and those that were offered behind it, without end. A place is offered again
+    /// only after its buffer came home, so what the kernel filled and did not report yet is still
+    /// there.
     ///
     /// # Panics
     /// Without bundles.

@@ -99,7 +99,8 @@ mod tests {
     fn result_of(ring: &mut Ring, entry: Entry) -> i32 {
         ring.push_counted(&entry.user_data(TRIAL.to_bits()));
         while ring.ledger.trial.is_none() {
-            ring.enter(Some(Duration::from_secs(10)), Batch::ONE).unwrap();
+            ring.enter(Some(Duration::from_secs(10)), Batch::ONE)
+                .unwrap();
             ring.reap(&mut Vec::new());
         }
         ring.ledger.trial.take().unwrap()

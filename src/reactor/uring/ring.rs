@@ -30,7 +30,7 @@ use crate::reactor::counters::Counters;
 use crate::reactor::errors::{Errno, ReactorUnavailable};
 use crate::reactor::net;
 use crate::reactor::origin::Origin;
-use crate::reactor::seam::{Arm, Completion, Op, Submit, Token};
+use crate::reactor::seam::{Arm, Completion, Op, SendBuffer, Submit, Token};
 use crate::reactor::waker::Waker;
 
 /// The reactor on io_uring.
@@ -149,6 +149,14 @@ impl Ring {
         Ok(self.ledger.trial.take().is_some_and(|result| result >= 0))
     }
 
+    /// A send without copying.
+    #[cold]
+    fn lend(&mut self, token: Token, socket: RawFd, buffer: SendBuffer) -> Entry {
+        self.ledger.keep(token, SendBuffer::default());
+        let (token, bytes) = self.ledger.lent.keep(token, buffer);
+        entries::send_zc(token, socket, bytes)
+    }
+
     /// Queues an entry; enters the kernel if there is no room.
     #[inline]
     pub(super) fn push(&mut self, entry: &Entry) {
@@ -178,10 +186,10 @@ impl Ring {
     #[cold]
     fn flush(&mut self) {
         self.ledger.counters.flushes += 1;
-        self.ledger.counters.enters += 1;
-        let result = if self.features.rung == Rung::Polled && !self.thread_sleeps() {
-            self.io.submitter().squeue_wait()
+        let result = if self.features.rung == Rung::Polled {
+            self.await_thread()
         } else {
+            self.ledger.counters.enters += 1;
             self.io.submit()
         };
         let refused = result.err().map(|error| Errno::of(&error));
@@ -193,6 +201,16 @@ impl Ring {
         if refused == Some(Errno(libc::EAGAIN)) {
             thread::sleep(MEMORY_PAUSE);
         }
+    }
+
+    /// Sleeps until the kernel's thread has made room in the submission queue.
+    fn await_thread(&mut self) -> io::Result<usize> {
+        if self.thread_sleeps() {
+            self.ledger.counters.enters += 1;
+            self.io.submit()?;
+        }
+        self.ledger.counters.enters += 1;
+        self.io.submitter().squeue_wait()
     }
 
     /// Whether the kernel's thread has to be woken before it takes submissions.
@@ -290,10 +308,10 @@ impl Submit for Ring {
             }
             Op::Send { socket, buffer } => {
                 let flags = self.files.flags(&self.io, socket);
-                let bytes = self.ledger.keep(token, buffer);
                 let entry = if self.features.experiments.send_zc {
-                    entries::send_zc(token, socket, bytes)
+                    self.lend(token, socket, buffer)
                 } else {
+                    let bytes = self.ledger.keep(token, buffer);
                     entries::send(token, socket, bytes)
                 };
                 self.push_counted(&entry.flags(flags));
@@ -311,7 +329,10 @@ impl Submit for Ring {
                 self.ledger.on_close(socket);
                 self.push(&entries::close(socket));
             }
-            Op::Cancel { target } => self.push(&entries::cancel(target)),
+            Op::Cancel { target } => {
+                let target = self.ledger.lent.token_of(target).unwrap_or(target);
+                self.push(&entries::cancel(target));
+            }
         }
     }
 

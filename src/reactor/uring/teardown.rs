@@ -33,6 +33,8 @@ impl Drop for Ring {
         let retired = self.drain() && self.provided.retire(&self.io).is_ok();
         // SAFETY: `io` is not used after this line, and dropped nowhere else (invariant R3).
         unsafe { ManuallyDrop::drop(&mut self.io) };
+        // Not waited for: a peer that does not read may hold them as long as it likes.
+        self.ledger.lent.leak();
         if retired {
             // SAFETY: the kernel has let go of the pages (invariants B2, R3).
             unsafe { ManuallyDrop::drop(&mut self.provided) };
