@@ -60,6 +60,25 @@ impl Group {
         Some(lease)
     }
 
+    /// A free buffer that `fill` wrote into, and what else it has to say; `None` when none is free.
+    /// Its second result is how many bytes count. For reactors outside of this crate.
+    ///
+    /// # Errors
+    /// Those of `fill`; the buffer is free again then.
+    pub fn fill<T, E>(
+        &self,
+        fill: impl FnOnce(&mut [u8]) -> Result<(T, usize), E>,
+    ) -> Option<Result<(T, Lease), E>> {
+        let mut lease = self.take()?;
+        let mut said = None;
+        let filled = lease.fill(|buffer| {
+            let (word, filled) = fill(buffer)?;
+            said = Some(word);
+            Ok(filled)
+        });
+        Some(filled.map(|_| (said.expect("invariant: it was filled"), lease)))
+    }
+
     /// A free buffer without content; `None` when none is free.
     pub(super) fn take(&self) -> Option<Lease> {
         let id = self.pool.borrow_mut().home.pop()?;
