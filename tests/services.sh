@@ -5,7 +5,7 @@
 #
 # Looks for them and, where Debian's apt-get may be used (as root, or through sudo without a
 # password), installs what is missing. Starts nothing: the tests start their own servers in
-# temporary folders. Where a server cannot be had this says why and succeeds; the tests that need it
+# temporary folders. Where one cannot be had this says why and succeeds; the tests that need it
 # are then reported as skipped, and fail when ANEL_NO_SKIPS=1.
 set -eu
 

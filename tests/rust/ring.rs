@@ -1840,3 +1840,33 @@ fn counters_say_what_was_done<R: Reactor>(open: Open<R>) {
     );
     assert!(after.submissions > 0 && after.waits > before.waits);
 }
+
+#[test]
+fn the_benchmarks_compare_rings_that_can_be_had() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/benchmarks/reactors/engines.toml"
+    );
+    let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+    let commands = file["engine"].as_array().unwrap();
+    let commands = commands
+        .iter()
+        .map(|engine| engine["command"].as_array().unwrap());
+
+    let mut tried = 0;
+    for command in commands {
+        let mut words = command.iter().map(|word| word.as_str().unwrap());
+        if words.any(|word| word == "--flags") {
+            let words = words.next().unwrap();
+            if can(words) {
+                let mut echo = Echo::new(ring_with(words, &Config::default()));
+                let clients = clients(echo.address, 10, 3, 3000);
+                echo.serve(10);
+                clients.join().unwrap();
+            }
+            tried += 1;
+        }
+    }
+
+    assert!(tried >= 10, "{tried}");
+}

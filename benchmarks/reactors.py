@@ -1,0 +1,183 @@
+"""Compares reactors under one protocol core: `python benchmarks/reactors.py --quick`.
+
+Measures what reactors/engines.toml declares as run.py measures everything, and prints per request what the
+kernel was asked for: system calls, entries per enter and requests per send. The numbers are the servers' own
+(`counters` of a sample), over the whole life of each process; where another runtime makes the system calls they
+are strace's, from a run that is not timed.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import statistics
+import sys
+
+import run
+import table
+from catalogue import HERE, Catalogue, Mistake
+from engines import Places
+from records import Refused
+
+COLUMNS = (
+    "reactor",
+    "CPU us",
+    "min-max",
+    "user",
+    "sys",
+    "requests/s",
+    "p50 us",
+    "p99 us",
+    "calls/req",
+    "SQE/enter",
+    "CQE/enter",
+    "max CQE",
+    "req/send",
+    "x ring",
+    "",
+)
+REFERENCE = "ring"
+LEGEND = """\
+CPU us: server user + system time per request, medians; x ring: divided by the ring's in this scenario.
+calls/req: system calls per request; * as strace saw them, which slows a server down so that batches grow.
+SQE/enter, CQE/enter: submission and completion queue entries per io_uring_enter. On epoll, ops and completions
+per epoll_wait: a send completes at once, with a system call of its own. max CQE: the largest batch of completions.
+req/send: requests whose answers left in one send."""
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.show:
+        say(render(json.loads(pathlib.Path(arguments.show).read_text())))
+        return
+    try:
+        record = measure(arguments)
+    except (Mistake, Refused) as problem:
+        sys.exit(f"reactors.py: {problem}")
+    say(render(record.data))
+    say(f"record: {record.path}")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two rounds of one second, pipelined and plain only")
+    parser.add_argument("--runs", type=int, help="rounds (5; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="measured window (3; quick: 1)")
+    parser.add_argument("--engines", nargs="+", metavar="PATTERN", help="ring, ring-*, tokio*, ...")
+    parser.add_argument("--scenarios", nargs="+", metavar="PATTERN", help="reactors-plain, ...")
+    parser.add_argument("--no-counts", action="store_true", help="no runs under strace and perf")
+    parser.add_argument("--bin", help="directory of load, control, ... (default: target/release)")
+    parser.add_argument("--out", metavar="FILE")
+    parser.add_argument("--resume", metavar="FILE", help="go on with an interrupted record")
+    parser.add_argument("--show", metavar="FILE", help="print the table of a record, and measure nothing")
+    arguments = parser.parse_args()
+    quick = ["reactors-pipelined", "reactors-plain"]
+    arguments.scenarios = arguments.scenarios or (quick if arguments.quick else ["*"])
+    # What --quick means by default are engines that are not in this catalogue.
+    arguments.engines = arguments.engines or ["group:reactors"]
+    name = "reactors-quick" if arguments.quick else "reactors"
+    default = HERE / "record" / f"{datetime.date.today().isoformat()}-{name}.json"
+    arguments.out = arguments.out or str(default)
+    return run.with_defaults(arguments)
+
+
+def measure(arguments):
+    """A record of everything that can be had here."""
+    places = Places.find(arguments.bin)
+    cpus = run.choose_processors()
+    record = run.open_record(arguments, places, cpus)
+    runner = run.Runner(Catalogue.read(HERE / "reactors"), record, places, cpus, arguments)
+    plan = runner.make_plan()
+    if not plan:
+        sys.exit("nothing to measure:\n" + "\n".join(record.data["skipped"]))
+    try:
+        runner.measure(plan)
+        record.data["complete"] = True
+    except KeyboardInterrupt:
+        say(f"interrupted: go on with --resume {record.path}")
+    if not record.data["results"]:
+        sys.exit("nothing was measured:\n" + "\n".join(record.data["skipped"]))
+    table.summarise(record.data)
+    record.save()
+    return record
+
+
+def render(data):
+    """The record as text: a table per scenario, cheapest reactor first."""
+    parts = [table.header(data)]
+    for name, scenario in data["scenarios"].items():
+        results = [result for result in data["results"].values() if result["scenario"] == name]
+        if results:
+            parts.append(f"{name}: {scenario['about']}\n{rows_as_text(data, results)}")
+    parts.append(LEGEND)
+    if data["skipped"]:
+        parts.append("\n".join(f"skipped: {line}" for line in data["skipped"]))
+    return "\n\n".join(parts)
+
+
+def rows_as_text(data, results):
+    costs = {result["engine"]: table.median(result, "cpu_us") for result in results}
+    results = sorted(results, key=lambda result: costs[result["engine"]])
+    return table.align([COLUMNS, *(row(data, result, costs.get(REFERENCE)) for result in results)])
+
+
+def row(data, result, reference):
+    cpu = result["summary"]["cpu_us"]
+    ratios = kernel_ratios(result)
+    notes = [data["engines"][result["engine"]]["label"]]
+    if result["client_is_the_limit"]:
+        notes.append("client is the limit")
+    if result["disturbed"]:
+        notes.append(f"{result['disturbed']} disturbed")
+    calls = table.number(ratios["calls_per_request"], ".4f")
+    return (
+        result["engine"],
+        f"{cpu['median']:.3f}",
+        f"{cpu['min']:.3f}-{cpu['max']:.3f}",
+        f"{table.median(result, 'cpu_user_us'):.3f}",
+        f"{table.median(result, 'cpu_system_us'):.3f}",
+        f"{table.median(result, 'requests_per_second') / 1e3:,.1f} k",
+        table.number(table.median(result, "p50_us"), ".0f"),
+        table.number(table.median(result, "p99_us"), ".0f"),
+        calls + ("*" if ratios["traced"] else ""),
+        table.number(ratios["submissions_per_enter"], ".1f"),
+        table.number(ratios["completions_per_enter"], ".1f"),
+        table.number(ratios["batch_max"], ".0f"),
+        table.number(ratios["requests_per_send"], ".2f"),
+        table.ratio(cpu["median"], reference),
+        ", ".join(notes),
+    )
+
+
+def kernel_ratios(result):
+    """What the kernel was asked for, as medians over the samples; None where nobody knows."""
+    counted = [sample["counters"] for sample in result["samples"] if sample.get("counters")]
+    ratios = {
+        "calls_per_request": quotient(counted, "calls", "requests"),
+        "submissions_per_enter": quotient(counted, "submissions", "enters"),
+        "completions_per_enter": quotient(counted, "completions", "enters"),
+        "requests_per_send": quotient(counted, "requests", "sends"),
+        "batch_max": max((one["batch_max"] for one in counted if one["batch_max"]), default=None),
+        "traced": False,
+    }
+    syscalls = result.get("syscalls")
+    if ratios["calls_per_request"] is None and syscalls:
+        ratios.update(calls_per_request=syscalls["all"], traced=True)
+    return ratios
+
+
+def quotient(counted, over, under):
+    """The median of one counter divided by another."""
+    values = [
+        one[over] / one[under] for one in counted if one[over] is not None and one[under]
+    ]
+    return statistics.median(values) if values else None
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
