@@ -447,7 +447,9 @@ class Application(RouteShortcuts):
         """What the worker has counted since it started, by name; empty when none is running.
 
         Totals end in `_total`: requests_total, enters_total (`io_uring_enter` or `epoll_wait`
-        calls), sends_total, bytes_sent_total, ...; connections_open is a gauge. Within a handler
+        calls), system_calls_total (those and all others of the reactor), submissions_total and
+        completions_total (queue entries), sends_total, bytes_sent_total, ...; connections_open is a
+        gauge, completions_batch_max the most completions taken at once. Within a handler
         the numbers are those of the last wait.
         """
         return {} if self._worker is None else self._worker.counters()

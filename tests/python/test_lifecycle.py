@@ -18,6 +18,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from anel.rules import GRACEFUL_S
@@ -417,6 +418,60 @@ def test_every_rung_of_the_ladder_serves(serve: Serve, flags: str) -> None:
             assert [client.answer().text for _ in range(201)] == ["Hello world!"] * 201
 
     assert server.stop() == 0
+
+
+EXPERIMENTS = [
+    "send_zc=1",
+    "bundle=1,buffer_bytes=512",
+    "files=1",
+    "sqpoll=20",
+    "batch=4,batch_us=100",
+    "send_zc=1,bundle=1,files=1,batch=2,batch_us=100,buffers=32,buffer_bytes=1024",
+]
+
+
+def doctor(flags: str) -> dict[str, Any]:
+    """What the doctor says of a ring with these flags; skips where the kernel lacks one."""
+    command = [sys.executable, "-m", "anel", "doctor", "--json"]
+    ring: dict[str, Any] = json.loads(run(command, ANEL_URING_FLAGS=flags).stdout)["io_uring"]
+    if "why" in ring and "ANEL_URING_FLAGS" in ring["why"]:
+        pytest.skip(ring["why"])
+    return ring
+
+
+@pytest.mark.parametrize("flags", EXPERIMENTS)
+def test_every_experiment_serves(serve: Serve, flags: str) -> None:
+    doctor(flags)
+    server = serve(PROGRAM, "--reactor", "io_uring", ANEL_URING_FLAGS=flags)
+    clients = [server.client() for _ in range(4)]
+
+    for client in clients:
+        client.send(get() * 200 + get("/", method="POST", body=b"b" * 100_000))
+    for client in clients:
+        with client:
+            assert [client.answer().text for _ in range(201)] == ["Hello world!"] * 201
+
+    assert server.stop() == 0
+
+
+def test_the_doctor_lists_experiments() -> None:
+    assert doctor("")["experiments"] == []
+    assert doctor("files=1,batch=4,batch_us=100")["experiments"] == [
+        "files=1",
+        "batch=4",
+        "batch_us=100",
+    ]
+
+
+def test_an_experiment_that_cannot_be_had_is_not_hidden_by_epoll(tmp_path: pathlib.Path) -> None:
+    options = ["run", program(tmp_path), "--port", "0", "--reactor", "auto"]
+
+    result = run(
+        [sys.executable, "-m", "anel", *options], ANEL_URING_FLAGS="sqpoll=20,sqpoll_cpu=100000"
+    )
+
+    assert result.returncode == 3
+    assert re.fullmatch(r"anel: .*ANEL_URING_FLAGS.*sqpoll_cpu=100000.*\n", result.stderr)
 
 
 @pytest.mark.parametrize("error", [1, 38], ids=["EPERM", "ENOSYS"])
