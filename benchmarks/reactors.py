@@ -10,9 +10,9 @@ import argparse
 import datetime
 import json
 import pathlib
-import statistics
 import sys
 
+import ratios
 import run
 import table
 from catalogue import HERE, Catalogue, Mistake
@@ -39,9 +39,10 @@ COLUMNS = (
 REFERENCE = "ring"
 LEGEND = """\
 CPU us: server user + system time per request, medians; x ring: divided by the ring's in this scenario.
-calls/req: system calls per request; * as strace saw them, which slows a server down so that batches grow.
-SQE/enter, CQE/enter: submission and completion queue entries per io_uring_enter. On epoll, ops and completions
-per epoll_wait: a send completes at once, with a system call of its own. max CQE: the largest batch of completions.
+calls/req: system calls per request. SQE/enter, CQE/enter: submission and completion queue entries per
+io_uring_enter; on epoll and tokio, ops and completions per epoll_wait, and most ops are a system call of their own.
+*: with the calls that strace saw, which slows a server down so that batches grow.
+max CQE: the largest batch of completions.
 req/send: requests whose answers left in one send."""
 
 
@@ -123,13 +124,13 @@ def rows_as_text(data, results):
 
 def row(data, result, reference):
     cpu = result["summary"]["cpu_us"]
-    ratios = kernel_ratios(result)
+    asked = ratios.of_result(result)
+    mark = "*" if asked.traced else ""
     notes = [data["engines"][result["engine"]]["label"]]
     if result["client_is_the_limit"]:
         notes.append("client is the limit")
     if result["disturbed"]:
         notes.append(f"{result['disturbed']} disturbed")
-    calls = table.number(ratios["calls_per_request"], ".4f")
     return (
         result["engine"],
         f"{cpu['median']:.3f}",
@@ -139,39 +140,14 @@ def row(data, result, reference):
         f"{table.median(result, 'requests_per_second') / 1e3:,.1f} k",
         table.number(table.median(result, "p50_us"), ".0f"),
         table.number(table.median(result, "p99_us"), ".0f"),
-        calls + ("*" if ratios["traced"] else ""),
-        table.number(ratios["submissions_per_enter"], ".1f"),
-        table.number(ratios["completions_per_enter"], ".1f"),
-        table.number(ratios["batch_max"], ".0f"),
-        table.number(ratios["requests_per_send"], ".2f"),
+        table.number(asked.calls_per_request, ".4f") + mark,
+        table.number(asked.submissions_per_enter, ".1f") + mark,
+        table.number(asked.completions_per_enter, ".1f") + mark,
+        table.number(asked.batch_max, ".0f"),
+        table.number(asked.requests_per_send, ".2f"),
         table.ratio(cpu["median"], reference),
         ", ".join(notes),
     )
-
-
-def kernel_ratios(result):
-    """What the kernel was asked for, as medians over the samples; None where nobody knows."""
-    counted = [sample["counters"] for sample in result["samples"] if sample.get("counters")]
-    ratios = {
-        "calls_per_request": quotient(counted, "calls", "requests"),
-        "submissions_per_enter": quotient(counted, "submissions", "enters"),
-        "completions_per_enter": quotient(counted, "completions", "enters"),
-        "requests_per_send": quotient(counted, "requests", "sends"),
-        "batch_max": max((one["batch_max"] for one in counted if one["batch_max"]), default=None),
-        "traced": False,
-    }
-    syscalls = result.get("syscalls")
-    if ratios["calls_per_request"] is None and syscalls:
-        ratios.update(calls_per_request=syscalls["all"], traced=True)
-    return ratios
-
-
-def quotient(counted, over, under):
-    """The median of one counter divided by another."""
-    values = [
-        one[over] / one[under] for one in counted if one[over] is not None and one[under]
-    ]
-    return statistics.median(values) if values else None
 
 
 def say(text):

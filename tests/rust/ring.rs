@@ -55,7 +55,8 @@ fn can(words: &str) -> bool {
     match Ring::open(&Config::default().with_flags(flags).unwrap()) {
         Ok(_) => true,
         Err(error) if error.reason == Reason::FeatureMissing => {
-            println!("skipped: {error}");
+            let line = format!("skipped: {words}: {error}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
             false
         }
         Err(error) => panic!("{error}"),
