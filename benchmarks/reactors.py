@@ -125,7 +125,6 @@ def rows_as_text(data, results):
 def row(data, result, reference):
     cpu = result["summary"]["cpu_us"]
     asked = ratios.of_result(result)
-    mark = "*" if asked.traced else ""
     notes = [data["engines"][result["engine"]]["label"]]
     if result["client_is_the_limit"]:
         notes.append("client is the limit")
@@ -140,14 +139,20 @@ def row(data, result, reference):
         f"{table.median(result, 'requests_per_second') / 1e3:,.1f} k",
         table.number(table.median(result, "p50_us"), ".0f"),
         table.number(table.median(result, "p99_us"), ".0f"),
-        table.number(asked.calls_per_request, ".4f") + mark,
-        table.number(asked.submissions_per_enter, ".1f") + mark,
-        table.number(asked.completions_per_enter, ".1f") + mark,
+        marked(asked, asked.calls_per_request, ".4f"),
+        marked(asked, asked.submissions_per_enter, ".1f"),
+        marked(asked, asked.completions_per_enter, ".1f"),
         table.number(asked.batch_max, ".0f"),
         table.number(asked.requests_per_send, ".2f"),
         table.ratio(cpu["median"], reference),
         ", ".join(notes),
     )
+
+
+def marked(asked, value, form):
+    """A number that may be strace's."""
+    text = table.number(value, form)
+    return text + "*" if asked.traced and value is not None else text
 
 
 def say(text):
