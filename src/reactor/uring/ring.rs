@@ -114,8 +114,9 @@ impl Ring {
                 .map_err(|errno| ReactorUnavailable::other(errno, "while trying a receive"))?;
             ring.features.multishot_recv = works;
             ring.recv_mode = RecvMode::new(works, experiments.bundle);
-            // The trial was not the worker's.
+            // The trial was not the worker's, and its buffer is home again.
             ring.ledger.counters = Counters::default();
+            ring.provided.publish();
         }
         Ok(ring)
     }
@@ -302,6 +303,11 @@ impl Submit for Ring {
         self.origin.assert_here();
         match op {
             Op::Recv { socket, arm } => {
+                if arm == Arm::AfterStarvation {
+                    // A polling thread of the kernel may take the receive before the next wait
+                    // offers the buffers that it is armed for.
+                    self.provided.publish();
+                }
                 let flags = self.files.flags(&self.io, socket);
                 let entry = entries::recv(token, socket, arm, self.recv_mode);
                 self.push_counted(&entry.flags(flags));
