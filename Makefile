@@ -61,6 +61,7 @@ check: dev ## formats, lints and types, in Rust and Python
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	$(PYTHON_ENV) cargo clippy --all-targets --features python -- -D warnings
+	cargo clippy --manifest-path benchmarks/micro/Cargo.toml -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -160,7 +160,7 @@ fn turn(depth: usize, count: u64) -> Outcome {
     let mut completions = Vec::new();
     let mut step = |kernel: &mut Kernel| {
         worker.on_clock(Clock {
-            monotonic_ms: 1,
+            monotonic_us: 1_000,
             unix_s: UNIX_S,
         });
         kernel.take(&mut completions);
