@@ -1,21 +1,16 @@
 //! A request head: where its parts are, and what its fields say about connection and body.
 //!
-//! Owns `RequestHead` and the fast way to fill one: httparse, which only this file names, and
-//! behind it the checks that httparse leaves to us (bare line feeds, targets outside ASCII, what
-//! fields mean). Refuses to say why a head is malformed, and to go on where it stopped: that is
+//! Owns `RequestHead` and the fast way to fill one: a pass over whole lines, and behind it what the
+//! fields mean. Refuses to say why a head is malformed, and to go on where it stopped: that is
 //! `scan`. Holds no bytes, only places.
-
-use std::mem::MaybeUninit;
-
-use httparse::{Header, Request, Status};
-use smallvec::SmallVec;
 
 use super::close::CloseReason;
 use super::error::ProtocolError;
 use super::framing::{self, Framing, Length};
 use super::host::{Port, is_authority};
 use super::limits::{METHOD_BYTES_MAX, RequestLimits};
-use super::octets::{find, list};
+use super::octets::list;
+use super::runs;
 use super::target;
 
 /// A place within a head, relative to the head's first byte.
@@ -60,7 +55,7 @@ pub struct RequestHead {
     /// The version of the request.
     pub version: Version,
     /// All fields in the order they were sent.
-    pub fields: SmallVec<[Field; 16]>,
+    pub fields: Vec<Field>,
     /// How the end of the body is known.
     pub framing: Framing,
     /// Why the connection ends after this request, if it does.
@@ -77,7 +72,11 @@ pub struct RequestHead {
 /// The Host value that was found valid last. Requests in a row mostly name the same host, and
 /// comparing is several times cheaper than looking at every byte's class. Longer values are looked
 /// at every time.
-type KnownHost = SmallVec<[u8; 48]>;
+#[derive(Clone, Copy, Debug)]
+struct KnownHost {
+    bytes: [u8; 47],
+    length: u8,
+}
 
 /// What came of an attempt to read a head in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +100,6 @@ struct Notes<'a> {
     expects_continue: bool,
     expects_other: bool,
 }
-
-/// Slots for fields on the stack, without being cleared. The default limit.
-const STACK_FIELDS: usize = 100;
 
 impl Span {
     /// The bytes at this place of `head`.
@@ -134,13 +130,6 @@ impl Span {
             start: start as u16,
             end: end as u16,
         }
-    }
-
-    /// The place of `part`, a slice of `head`.
-    #[inline]
-    fn locate(head: &[u8], part: &[u8]) -> Self {
-        let start = part.as_ptr() as usize - head.as_ptr() as usize;
-        Self::new(start, start + part.len())
     }
 
     #[inline]
@@ -187,78 +176,95 @@ impl RequestHead {
         let input = &input[..input.len().min(limits.head_bytes_max as usize)];
         #[cfg(test)]
         super::scan::counted::add(input.len());
-        let fields_max = limits.fields_max as usize;
-        let mut slots = [const { MaybeUninit::uninit() }; STACK_FIELDS];
-        let mut request = Request::new(&mut []);
-        let slots_max = fields_max.min(STACK_FIELDS);
-        match request.parse_with_uninit_headers(input, &mut slots[..slots_max]) {
-            Ok(Status::Complete(bytes)) => self.take(&request, &input[..bytes], limits),
-            Err(httparse::Error::TooManyHeaders) if fields_max > STACK_FIELDS => {
-                self.read_many(input, limits)
-            }
-            Ok(Status::Partial) | Err(_) => Attempt::Unclear,
-        }
-    }
-
-    #[cold]
-    fn read_many(&mut self, input: &[u8], limits: &RequestLimits) -> Attempt {
-        // A field needs four bytes at least, so memory stays in proportion to what was sent.
-        let slots_max = (limits.fields_max as usize).min(input.len() / 4 + 1);
-        let mut slots: Vec<MaybeUninit<Header<'_>>> = Vec::new();
-        slots.resize_with(slots_max, MaybeUninit::uninit);
-        let mut request = Request::new(&mut []);
-        match request.parse_with_uninit_headers(input, &mut slots) {
-            Ok(Status::Complete(bytes)) => self.take(&request, &input[..bytes], limits),
-            Ok(Status::Partial) | Err(_) => Attempt::Unclear,
-        }
-    }
-
-    /// Takes over what httparse found in `head`, unless it is something httparse should have
-    /// refused.
-    #[inline]
-    fn take(&mut self, request: &Request<'_, '_>, head: &[u8], limits: &RequestLimits) -> Attempt {
-        let (Some(method), Some(target)) = (request.method, request.path) else {
+        let Some(notes) = self.read_lines(input, limits) else {
             return Attempt::Unclear;
         };
-        let method_is_long = method.len() > METHOD_BYTES_MAX as usize;
-        let target_is_long = target.len() > limits.target_bytes_max as usize;
-        let target_is_odd = !target.is_ascii() || find(b'#', target.as_bytes()).is_some();
-        if method_is_long || target_is_long || target_is_odd || !head.ends_with(b"\r\n\r\n") {
-            return Attempt::Unclear;
-        }
-        self.bytes = head.len() as u32;
-        self.method = Span::locate(head, method.as_bytes());
-        self.target = Span::locate(head, target.as_bytes());
-        self.version = match request.version {
-            Some(0) => Version::Http10,
-            _ => Version::Http11,
-        };
-        let Some(notes) = self.take_fields(request.headers, head) else {
-            return Attempt::Unclear;
-        };
-        match self.conclude(&notes, head) {
+        match self.conclude(&notes, input) {
             Ok(()) => Attempt::Complete,
             Err(error) => Attempt::Refused(error),
         }
     }
 
-    /// Takes the fields; `None` when a line ends in a bare line feed.
+    /// Finds the parts of all lines; `None` when they are no whole head within the limits.
     #[inline]
-    fn take_fields<'a>(&mut self, headers: &[Header<'a>], head: &[u8]) -> Option<Notes<'a>> {
+    fn read_lines<'a>(&mut self, input: &'a [u8], limits: &RequestLimits) -> Option<Notes<'a>> {
+        let mut at = self.read_request_line(input, limits)?;
         let mut notes = Notes::default();
         self.fields.clear();
-        for header in headers {
-            let name = Span::locate(head, header.name.as_bytes());
-            let value = Span::locate(head, header.value);
-            // httparse takes a lone line feed for a line end. A field name follows a line end, and
-            // no carriage return can stand within a line, so this byte is the whole check.
-            if head[usize::from(name.start) - 2] != b'\r' {
+        while !input[at..].starts_with(b"\r\n") {
+            if self.fields.len() == limits.fields_max as usize {
                 return None;
             }
-            self.fields.push(Field { name, value });
-            notes.take(header.name.as_bytes(), value, header.value);
+            at = self.read_field(input, at, &mut notes)?;
         }
+        self.bytes = at as u32 + 2;
         Some(notes)
+    }
+
+    /// Returns where the line behind it begins.
+    #[inline]
+    fn read_request_line(&mut self, input: &[u8], limits: &RequestLimits) -> Option<usize> {
+        // What most requests begin with takes one comparison.
+        let method = if input.starts_with(b"GET ") {
+            3
+        } else {
+            runs::token(input)
+        };
+        if method == 0 || method > METHOD_BYTES_MAX as usize || input.get(method) != Some(&b' ') {
+            return None;
+        }
+        let start = method + 1;
+        let target = runs::target(&input[start..]);
+        if target == 0 || target > limits.target_bytes_max as usize {
+            return None;
+        }
+        let end = start + target;
+        let rest: &[u8; 11] = input[end..].first_chunk()?;
+        // Compared as wholes: patterns would be compared byte by byte.
+        self.version = if rest == b" HTTP/1.1\r\n" {
+            Version::Http11
+        } else if rest == b" HTTP/1.0\r\n" {
+            Version::Http10
+        } else {
+            return None;
+        };
+        self.method = Span::new(0, method);
+        self.target = Span::new(start, end);
+        Some(end + rest.len())
+    }
+
+    /// Takes the field line at `at`; returns where the line behind it begins. There is no space in
+    /// front of the colon, and no fold behind it (RFC 9112 5.1 and 5.2).
+    #[inline]
+    fn read_field<'a>(
+        &mut self,
+        input: &'a [u8],
+        at: usize,
+        notes: &mut Notes<'a>,
+    ) -> Option<usize> {
+        let colon = at + runs::token(&input[at..]);
+        if colon == at || input.get(colon) != Some(&b':') {
+            return None;
+        }
+        let mut start = colon + 1;
+        let line_end = start + runs::value(&input[start..]);
+        if !input[line_end..].starts_with(b"\r\n") {
+            return None;
+        }
+        let mut end = line_end;
+        while start < end && is_space(input[start]) {
+            start += 1;
+        }
+        while start < end && is_space(input[end - 1]) {
+            end -= 1;
+        }
+        let value = Span::new(start, end);
+        self.fields.push(Field {
+            name: Span::new(at, colon),
+            value,
+        });
+        notes.take(&input[at..colon], value, &input[start..end]);
+        Some(line_end + 2)
     }
 
     /// Decides everything the fields have a say in.
@@ -299,27 +305,27 @@ impl<'a> Notes<'a> {
     #[inline]
     fn take(&mut self, name: &[u8], place: Span, value: &'a [u8]) {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
+            4 if is_named(name, b"host") => {
                 self.host = Some(place);
                 self.hosts += 1;
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
+            6 if is_named(name, b"expect") => {
                 for member in list(value) {
                     let expected = member.eq_ignore_ascii_case(b"100-continue");
                     self.expects_continue |= expected;
                     self.expects_other |= !expected && !member.is_empty();
                 }
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            10 if is_named(name, b"connection") => {
                 for option in list(value) {
                     self.asks_close |= option.eq_ignore_ascii_case(b"close");
                     self.asks_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if is_named(name, b"content-length") => {
                 self.length = self.length.and(value);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.has_codings = true,
+            17 if is_named(name, b"transfer-encoding") => self.has_codings = true,
             _ => {}
         }
     }
@@ -343,17 +349,56 @@ impl<'a> Notes<'a> {
             return Err(ProtocolError::HostRepeated);
         }
         let value = host.of(head);
-        if !value.is_empty() && value != known.as_slice() {
+        if !value.is_empty() && value != known.as_bytes() {
             if !is_authority(value, Port::Optional) {
                 return Err(ProtocolError::HostInvalid);
             }
-            known.clear();
-            if value.len() <= known.inline_size() {
-                known.extend_from_slice(value);
-            }
+            known.note(value);
         }
         Ok(Some(host))
     }
+}
+
+impl KnownHost {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    fn note(&mut self, value: &[u8]) {
+        if let Some(bytes) = self.bytes.get_mut(..value.len()) {
+            bytes.copy_from_slice(value);
+            self.length = value.len() as u8;
+        }
+    }
+}
+
+impl Default for KnownHost {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 47],
+            length: 0,
+        }
+    }
+}
+
+/// White space within a line (RFC 9110 5.6.3).
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Whether a name is this one of lower-case letters and hyphens, in any case. No other bytes of a
+/// token are equal to them but for the bit of the case.
+#[inline(always)]
+fn is_named<const LENGTH: usize>(name: &[u8], lower: &[u8; LENGTH]) -> bool {
+    let Ok(name) = <&[u8; LENGTH]>::try_from(name) else {
+        return false;
+    };
+    let differences = name
+        .iter()
+        .zip(lower)
+        .map(|(byte, wanted)| (byte | 0x20) ^ wanted);
+    differences.fold(0, |all, one| all | one) == 0
 }
 
 #[cfg(test)]
@@ -382,13 +427,32 @@ mod tests {
     }
 
     #[test]
-    fn does_not_allocate_for_a_head_of_sixteen_fields() {
+    fn uses_the_memory_of_its_fields_again() {
         let mut head = RequestHead::default();
         let input = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(15));
+        assert_eq!(read(&mut head, input.as_bytes()), Attempt::Complete);
+        let fields = head.fields.as_ptr();
 
+        assert_eq!(read(&mut head, HEAD), Attempt::Complete);
         assert_eq!(read(&mut head, input.as_bytes()), Attempt::Complete);
 
-        assert!(head.fields.len() == 16 && !head.fields.spilled());
+        assert_eq!((head.fields.len(), head.fields.as_ptr()), (16, fields));
+    }
+
+    #[test]
+    fn a_host_too_long_to_be_remembered_is_looked_at_every_time() {
+        let mut head = RequestHead::default();
+        let long = "h".repeat(48);
+        for host in ["short", &long, "short", &long, "sho rt"] {
+            let input = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+
+            let expected = match host {
+                "sho rt" => Attempt::Refused(ProtocolError::HostInvalid),
+                _ => Attempt::Complete,
+            };
+            assert_eq!(read(&mut head, input.as_bytes()), expected);
+            assert_eq!(head.known_host.as_bytes(), b"short");
+        }
     }
 
     #[test]
@@ -404,8 +468,8 @@ mod tests {
         read(&mut fresh, plain);
 
         // The one thing that is meant to stay, and it says nothing about the request.
-        assert_eq!(head.known_host.as_slice(), b"h");
-        head.known_host.clear();
+        assert_eq!(head.known_host.as_bytes(), b"h");
+        head.known_host = KnownHost::default();
         assert_eq!(format!("{head:?}"), format!("{fresh:?}"));
     }
 

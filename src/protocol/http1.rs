@@ -209,7 +209,7 @@ impl Http1 {
                 Attempt::Unclear => {
                     // The two readers disagree, which a property test rules out. Whatever is in
                     // there, it is not worth a worker.
-                    debug_assert!(false, "httparse refuses a head that scan accepts");
+                    debug_assert!(false, "a head that scan accepts was not read");
                     self.refuse(ProtocolError::FieldValueInvalid)
                 }
             },
@@ -230,7 +230,6 @@ impl Http1 {
                     skipped += 2;
                 }
                 [b'\r', _, ..] => return Err(ProtocolError::BareCarriageReturn),
-                // httparse would skip it.
                 [b'\n', ..] => return Err(ProtocolError::BareLineFeed),
                 _ => return Ok(skipped),
             }

@@ -25,6 +25,7 @@ mod octets;
 pub mod percent;
 pub mod proxy;
 pub mod reason;
+mod runs;
 mod scan;
 pub mod stream;
 mod target;

@@ -1,8 +1,8 @@
 //! Reads a head one byte at a time: says where it ends, or the first byte that is wrong in it.
 //!
 //! Owns the grammar of lines (RFC 9112 2 to 5) as a state machine of a few words. Refuses to know
-//! what fields mean. `head` tries httparse first, which is several times faster; this machine is
-//! asked when a head is incomplete, because it goes on where it stopped, and when a head is
+//! what fields mean. `head` reads what is whole and well formed, several times faster; this machine
+//! is asked when a head is incomplete, because it goes on where it stopped, and when a head is
 //! refused, because it knows why. Since it never looks ahead, its verdict cannot depend on how the
 //! bytes were cut.
 

@@ -8,7 +8,10 @@ mod wire;
 
 use anel::protocol::date::DateLine;
 use anel::protocol::encode::{Context, encode, push_field, refusal};
-use anel::protocol::{Answer, ConnectionField, Limits, Payload, ProtocolError, Version};
+use anel::protocol::{
+    Answer, ConnectionField, Http1, Limits, Payload, ProtocolError, RequestHead, Span, Step,
+    Version,
+};
 use wire::{Driver, Ending, Random, replay, splits};
 
 /// Requests that are mostly valid, in pieces that can be recombined into ones that are not.
@@ -138,6 +141,79 @@ fn splits_do_not_change_what_tight_limits_refuse() {
 
         assert_split_invariant(&input, limits, seed);
     }
+}
+
+/// Field lines of all lengths, so that every length of name, space and value meets every word.
+fn field_lines(random: &mut Random) -> String {
+    let name = "X-Name_of_many.Characters~0123456789";
+    let spaces = ["", " ", " ", " ", "\t", " \t  "];
+    let lines = (0..random.below(6)).map(|_| {
+        let name = &name[..1 + random.below(name.len())];
+        let value = visible_text(random).repeat(random.below(4));
+        let (before, behind) = (random.pick(&spaces), random.pick(&spaces));
+        format!("{name}:{before}{value}{behind}\r\n")
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_head_that_is_read_says_what_httparse_reads_in_it() {
+    let mut heads = 0;
+    for seed in 0..20_000 {
+        let mut random = Random::new(seed);
+        let target = "/a-path/of/some-length?with=a&query=0123456789";
+        let method = random.pick(&["GET", "HEAD", "PUT", "X-METHOD_0"]);
+        let target = &target[..1 + random.below(target.len())];
+        let version = random.below(2);
+        let fields = field_lines(&mut random);
+        let mut input =
+            format!("{method} {target} HTTP/1.{version}\r\nHost: a\r\n{fields}\r\n").into_bytes();
+        if random.below(2) == 0 {
+            mutate(&mut random, &mut input);
+        }
+        let (mut protocol, mut head) = (Http1::new(Limits::default()), RequestHead::default());
+
+        let (used, step) = protocol.advance(&mut head, &input);
+
+        if step != Step::Head {
+            continue;
+        }
+        heads += 1;
+        let bytes = &input[used - head.bytes as usize..used];
+        let mut slots = [httparse::EMPTY_HEADER; 16];
+        let mut request = httparse::Request::new(&mut slots);
+        let parsed = request.parse(bytes);
+        let context = format!("seed {seed}: {}", bytes.escape_ascii());
+        assert_eq!(
+            parsed,
+            Ok(httparse::Status::Complete(bytes.len())),
+            "{context}"
+        );
+        let text = |span: &Span| span.of(bytes).to_vec();
+        assert_eq!(
+            request.method.map(str::as_bytes),
+            Some(head.method.of(bytes)),
+            "{context}"
+        );
+        assert_eq!(
+            request.path.map(str::as_bytes),
+            Some(head.target.of(bytes)),
+            "{context}"
+        );
+        assert_eq!(
+            request.version,
+            Some(u8::from(head.version == Version::Http11)),
+            "{context}"
+        );
+        let fields = head.fields.iter();
+        let ours: Vec<_> = fields
+            .map(|field| (text(&field.name), text(&field.value)))
+            .collect();
+        let headers = request.headers.iter();
+        let theirs = headers.map(|header| (header.name.as_bytes().to_vec(), header.value.to_vec()));
+        assert_eq!(ours, theirs.collect::<Vec<_>>(), "{context}");
+    }
+    assert!(heads > 10_000, "{heads} heads");
 }
 
 #[test]

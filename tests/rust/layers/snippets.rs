@@ -40,7 +40,7 @@ const SNIPPETS: &[(&str, &str, &str, &str)] = &[
     ("src/server/a.rs", "use pyo3::Python;", "2: word: pyo3: only src/python knows Python", "// pyo3\nfn a() {}"),
     ("src/python/a.rs", "use libc::close;", "2: word: libc: only src/reactor talks to the kernel", "use pyo3::Python;"),
     ("src/reactor/a.rs", "use io_uring::IoUring;", "2: word: io_uring: only src/reactor/uring knows the ring", "const A: &str = r#\"io_uring\"#;"),
-    ("src/protocol/a.rs", "use httparse::Request;", "2: word: httparse: only src/protocol/head.rs parses heads", "// httparse\nfn a() {}"),
+    ("src/protocol/a.rs", "use httparse::Request;", "2: word: httparse: tests compare src/protocol/head.rs with it", "// httparse\nfn a() {}"),
     ("src/server/a.rs", "use std::time::Instant;", "2: word: Instant: take the time as an argument", "use std::time::Duration;"),
     ("src/server/a.rs", "use std::thread;", "2: word: thread: a worker has one thread: its caller's", "fn threads() {}"),
     ("src/server/a.rs", "use std::env;", "2: word: env: take the setting as an argument", "fn environment<'a>() -> &'a str { \"env\" }"),
