@@ -199,11 +199,17 @@ impl Connection {
                     // What follows is another head, with a deadline of its own.
                     self.head_since_ms = None;
                     let head_at = at - shared.head.bytes as usize;
-                    current = Some(Current {
+                    let begun = Current {
                         head_at,
                         body: None,
-                    });
-                    self.on_head(input, &mut current, slot, shared, handler);
+                    };
+                    if self.protocol.end_bodiless() {
+                        // Most requests: no further step, and no body to be asked for.
+                        self.on_request(input, slot, begun, shared, handler);
+                    } else {
+                        current = Some(begun);
+                        self.on_head(input, &mut current, slot, shared, handler);
+                    }
                 }
                 Step::Body(range) => {
                     let range = begin + range.start..begin + range.end;
@@ -213,7 +219,10 @@ impl Connection {
                         self.on_body(input, range, &mut current, shared);
                     }
                 }
-                Step::End => self.on_end(input, slot, current.take(), shared, handler),
+                Step::End => match current.take() {
+                    Some(begun) => self.on_request(input, slot, begun, shared, handler),
+                    None => self.on_late_end(slot, shared, handler),
+                },
                 Step::NeedMore => {
                     if let Some(current) = current.take() {
                         self.gather(input, current, shared);
@@ -339,29 +348,27 @@ impl Connection {
         self.gathering = Some(gathering);
     }
 
-    fn on_end<H: Handler>(
+    /// All of a request lies in the input.
+    #[inline]
+    fn on_request<H: Handler>(
         &mut self,
         input: &[u8],
         slot: u32,
-        current: Option<Current>,
+        current: Current,
         shared: &mut Shared,
         handler: &mut H,
     ) {
-        if let Some(current) = current {
-            let (head, lease, desk) = shared.at_hand(shared.now_us);
-            let head_end = current.head_at + head.bytes as usize;
-            let body = match current.body {
-                None if head.framing == Framing::None => Body::Absent,
-                None => Body::Whole(&[]),
-                Some(range) => Body::Whole(&input[range]),
-            };
-            let request = (head, &input[current.head_at..head_end], body);
-            let source = Source::Received(lease);
-            self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
-            shared.counters.requests_total += 1;
-        } else {
-            self.on_late_end(slot, shared, handler);
-        }
+        let (head, lease, desk) = shared.at_hand(shared.now_us);
+        let head_end = current.head_at + head.bytes as usize;
+        let body = match current.body {
+            None if head.framing == Framing::None => Body::Absent,
+            None => Body::Whole(&[]),
+            Some(range) => Body::Whole(&input[range]),
+        };
+        let request = (head, &input[current.head_at..head_end], body);
+        let source = Source::Received(lease);
+        self.dispatch(request, Unread::Nothing, slot, desk, source, handler);
+        shared.counters.requests_total += 1;
     }
 
     /// A body that did not come with its head is complete.
