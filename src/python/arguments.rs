@@ -156,11 +156,10 @@ pub fn only_text<'a, 'py>(
     let [Some(text)] = values else {
         return None;
     };
-    if let Some(names) = names {
-        let name = names.get_borrowed_item(0).ok()?;
-        if name.as_ptr() != interned(py)[0].as_ptr() {
-            return None;
-        }
+    match names.as_ref().map_or(&[][..], |names| names.as_slice()) {
+        [] => {}
+        [name] if name.is(&interned(py)[0]) => {}
+        _ => return None,
     }
     text.cast_exact::<PyString>().ok()
 }

@@ -193,7 +193,7 @@ pub fn is_only_ours<T>(object: &Bound<'_, T>) -> bool {
 #[derive(Debug)]
 pub struct Utf8 {
     /// Keeps `bytes` alive.
-    _text: Py<PyString>,
+    text: Py<PyString>,
     bytes: NonNull<[u8]>,
 }
 
@@ -202,14 +202,19 @@ impl Utf8 {
     pub fn new(text: &Bound<'_, PyString>) -> PyResult<Self> {
         let bytes = NonNull::from(text.to_str()?.as_bytes());
         Ok(Self {
-            _text: text.clone().unbind(),
+            text: text.clone().unbind(),
             bytes,
         })
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: P6. The bytes belong to the str, which never changes them and is held by `_text`.
+        // SAFETY: P6. The bytes belong to the str, which never changes them and is held by `text`.
         unsafe { self.bytes.as_ref() }
+    }
+
+    /// Lets go of the str, without asking whether the GIL is held.
+    pub fn drop_ref(self, py: Python<'_>) {
+        self.text.drop_ref(py);
     }
 }
 
