@@ -151,7 +151,7 @@ pub fn intern_names(py: Python<'_>) {
 pub fn only_text<'a, 'py>(
     py: Python<'py>,
     values: &'a [Option<Value<'a, 'py>>],
-    names: &Option<Borrowed<'a, 'py, PyTuple>>,
+    names: Option<Borrowed<'a, 'py, PyTuple>>,
 ) -> Option<Borrowed<'a, 'py, PyString>> {
     let [Some(text)] = values else {
         return None;
