@@ -23,13 +23,14 @@ use crate::server::ExchangeId;
 
 /// A result, or the promise of one.
 pub enum Progress<'py> {
-    Done(PyResult<Bound<'py, PyAny>>),
-    /// A task that did not suspend has made the answer.
+    /// What a handler returned that is no response yet.
+    Done(Bound<'py, PyAny>),
+    /// The handler returned the answer, or a task that did not suspend has made it.
     Answered(Early<'py>),
     Later,
 }
 
-/// The answer of a task that did not suspend.
+/// An answer that is there when its handler has been called.
 pub struct Early<'py> {
     pub response: Bound<'py, Response>,
     /// A copy of the task's, if something is to be run in it when the answer is sent.
