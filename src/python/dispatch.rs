@@ -14,7 +14,7 @@ use pyo3::types::PyBytes;
 
 use super::answer;
 use super::context::{self, Entered};
-use super::coroutine::{self, Early, Progress};
+use super::coroutine;
 use super::measures::Answered;
 use super::orders::Order;
 use super::raw;
@@ -216,7 +216,7 @@ fn answer_one(
         None => answer::unmatched(shared, request).map(Progress::Done),
     };
     let (response, context) = match progress {
-        Ok(Progress::Answered(early)) => (early.response, early.context),
+        Ok(Progress::Answered(response, context)) => (response, context),
         Ok(Progress::Later) => return responder.later(),
         Ok(Progress::Done(result)) => (answer::from_outcome(shared, request, Ok(result)), None),
         Err(error) => (answer::from_error(shared, request, error), None),
@@ -287,19 +287,13 @@ fn begin_stream<'py>(
     verdict
 }
 
-/// What became of a call, for a worker that measures how long its handlers take.
-#[cold]
-fn note_called(
-    shared: &Shared,
-    exchange: ExchangeId,
-    called: Instant,
-    progress: &PyResult<Progress<'_>>,
-) {
-    match (progress, &shared.measures) {
-        (Ok(Progress::Later), _) => shared.called_at(exchange, called),
-        (_, Some(measures)) => measures.on_handled(Answered::AtOnce, called.elapsed()),
-        (_, None) => {}
-    }
+/// What became of a call.
+enum Progress<'py> {
+    /// The answer is there; in which context it was made, if that is another than the request's.
+    Answered(Bound<'py, Response>, Option<Bound<'py, PyAny>>),
+    /// The handler returned something that is no response yet.
+    Done(Bound<'py, PyAny>),
+    Later,
 }
 
 #[inline]
@@ -312,8 +306,11 @@ fn call<'py>(
 ) -> PyResult<Progress<'py>> {
     let called = shared.measures.is_some().then(Instant::now);
     let progress = call_now(shared, request, exchange, handler, kind);
-    if let Some(called) = called {
-        note_called(shared, *exchange, called, &progress);
+    if let (Some(measures), Some(called)) = (&shared.measures, called) {
+        match progress {
+            Ok(Progress::Later) => shared.called_at(*exchange, called),
+            _ => measures.on_handled(Answered::AtOnce, called.elapsed()),
+        }
     }
     progress
 }
@@ -331,19 +328,28 @@ fn call_now<'py>(
     let result = match kind {
         Kind::Sync => result,
         Kind::AwaitFree => coroutine::run_to_end(&result)?,
-        Kind::Awaits => return coroutine::start(shared, request, *exchange, result),
+        Kind::Awaits => return start(shared, request, exchange, result),
     };
     let result = match result.cast_into_exact::<Response>() {
-        Ok(response) => {
-            let context = None;
-            return Ok(Progress::Answered(Early { response, context }));
-        }
+        Ok(response) => return Ok(Progress::Answered(response, None)),
         Err(other) => other.into_inner(),
     };
     if kind == Kind::Sync && !answer::is_plain(&result) && coroutine::is_awaitable(&result) {
-        return coroutine::start(shared, request, *exchange, result);
+        return start(shared, request, exchange, result);
     }
     Ok(Progress::Done(result))
+}
+
+fn start<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: &ExchangeId,
+    awaitable: Bound<'py, PyAny>,
+) -> PyResult<Progress<'py>> {
+    let early = coroutine::start(shared, request, *exchange, awaitable)?;
+    Ok(early.map_or(Progress::Later, |early| {
+        Progress::Answered(early.response, early.context)
+    }))
 }
 
 /// When not even a request object can be made.
