@@ -213,13 +213,15 @@ fn answer_one(
     };
     let progress = match entry {
         Some((handler, kind)) => call(shared, request, exchange, handler.bind(py), kind),
-        None => answer::unmatched(shared, request).map(Progress::Done),
+        None => answer::unmatched(shared, request)
+            .map(Progress::Done)
+            .map_err(Box::new),
     };
     let (response, context) = match progress {
         Ok(Progress::Answered(response, context)) => (response, context),
         Ok(Progress::Later) => return responder.later(),
         Ok(Progress::Done(result)) => (answer::from_outcome(shared, request, Ok(result)), None),
-        Err(error) => (answer::from_error(shared, request, error), None),
+        Err(error) => (answer::from_error(shared, request, *error), None),
     };
     if response.get().is_stream(py) {
         return begin_stream(shared, request, *exchange, (response, context), responder);
@@ -296,6 +298,9 @@ enum Progress<'py> {
     Later,
 }
 
+/// An error has a box, else every result would be moved with room for one.
+type Called<'py> = Result<Progress<'py>, Box<PyErr>>;
+
 #[inline]
 fn call<'py>(
     shared: &Rc<Shared>,
@@ -303,7 +308,7 @@ fn call<'py>(
     exchange: &ExchangeId,
     handler: &Bound<'py, PyAny>,
     kind: Kind,
-) -> PyResult<Progress<'py>> {
+) -> Called<'py> {
     let called = shared.measures.is_some().then(Instant::now);
     let progress = call_now(shared, request, exchange, handler, kind);
     if let (Some(measures), Some(called)) = (&shared.measures, called) {
@@ -323,7 +328,7 @@ fn call_now<'py>(
     exchange: &ExchangeId,
     handler: &Bound<'py, PyAny>,
     kind: Kind,
-) -> PyResult<Progress<'py>> {
+) -> Called<'py> {
     let result = raw::call_one(handler, request.as_any())?;
     let result = match kind {
         Kind::Sync => result,
@@ -340,12 +345,13 @@ fn call_now<'py>(
     Ok(Progress::Done(result))
 }
 
+#[inline]
 fn start<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
     exchange: &ExchangeId,
     awaitable: Bound<'py, PyAny>,
-) -> PyResult<Progress<'py>> {
+) -> Called<'py> {
     let early = coroutine::start(shared, request, *exchange, awaitable)?;
     Ok(early.map_or(Progress::Later, |early| {
         Progress::Answered(early.response, early.context)
