@@ -283,10 +283,10 @@ unsafe extern "C" fn response_entry(
 ) -> *mut ffi::PyObject {
     // SAFETY: P5. The interpreter calls methods with the GIL held.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: P5. `self` is a borrowed reference, alive for the call.
-    let request = unsafe { Borrowed::from_ptr(py, request) };
-    // SAFETY: P5. `names` is null or a borrowed tuple, alive for the call.
-    let names = unsafe { Borrowed::from_ptr_or_opt(py, names) };
+    let [request, names] = [request, names].map(|object| {
+        // SAFETY: P5. Both are borrowed references, alive for the call; `names` may be null.
+        unsafe { Borrowed::from_ptr_or_opt(py, object) }
+    });
     let names = names.and_then(|names| names.cast::<PyTuple>().ok());
     let named = names.map_or(0, |names| names.len());
     let total = count as usize + named;
@@ -299,7 +299,10 @@ unsafe extern "C" fn response_entry(
         unsafe { std::slice::from_raw_parts(values.cast(), total) }
     };
     // A panic may not cross into the interpreter; there it would abort the process.
-    let respond = || super::factory::respond(&request, values, names);
+    let respond = || {
+        let request = request.expect("invariant: a method is called on an object");
+        super::factory::respond(&request, values, names)
+    };
     let result = catch_unwind(AssertUnwindSafe(respond))
         .unwrap_or_else(|_| Err(PyRuntimeError::new_err("anel: panic in Request.Response")));
     match result {
