@@ -17,7 +17,6 @@ use super::shared::Shared;
 use crate::protocol::percent::decode_path;
 
 /// The response that a handler's result stands for: itself, or a plain value.
-#[inline]
 pub fn from_result<'py>(
     shared: &Shared,
     request: &Bound<'py, Request>,
@@ -51,10 +50,10 @@ fn from_maker<'py>(
     }
 }
 
-/// Whether a result is of a type that is never awaited: what most handlers return.
+/// Whether a result that is no response is of a type that is never awaited: what most handlers
+/// return then.
 pub fn is_plain(result: &Bound<'_, PyAny>) -> bool {
-    result.is_exact_instance_of::<Response>()
-        || result.is_exact_instance_of::<PyString>()
+    result.is_exact_instance_of::<PyString>()
         || result.is_exact_instance_of::<PyDict>()
         || result.is_exact_instance_of::<PyTuple>()
         || result.is_exact_instance_of::<PyBytes>()
@@ -62,7 +61,6 @@ pub fn is_plain(result: &Bound<'_, PyAny>) -> bool {
 }
 
 /// The response that a handler's outcome stands for, good or bad.
-#[inline]
 pub fn from_outcome<'py>(
     shared: &Shared,
     request: &Bound<'py, Request>,

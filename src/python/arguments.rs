@@ -151,16 +151,15 @@ pub fn intern_names(py: Python<'_>) {
 pub fn only_text<'a, 'py>(
     py: Python<'py>,
     values: &'a [Option<Value<'a, 'py>>],
-    names: &Option<Borrowed<'a, 'py, PyTuple>>,
+    names: Option<Borrowed<'a, 'py, PyTuple>>,
 ) -> Option<Borrowed<'a, 'py, PyString>> {
     let [Some(text)] = values else {
         return None;
     };
-    if let Some(names) = names {
-        let name = names.get_borrowed_item(0).ok()?;
-        if name.as_ptr() != interned(py)[0].as_ptr() {
-            return None;
-        }
+    match names.as_ref().map_or(&[][..], |names| names.as_slice()) {
+        [] => {}
+        [name] if name.is(&interned(py)[0]) => {}
+        _ => return None,
     }
     text.cast_exact::<PyString>().ok()
 }

@@ -21,14 +21,6 @@ use super::shared::{AsyncSupport, Shared};
 use super::stream;
 use crate::server::ExchangeId;
 
-/// A result, or the promise of one.
-pub enum Progress<'py> {
-    Done(PyResult<Bound<'py, PyAny>>),
-    /// A task that did not suspend has made the answer.
-    Answered(Early<'py>),
-    Later,
-}
-
 /// The answer of a task that did not suspend.
 pub struct Early<'py> {
     pub response: Bound<'py, Response>,
@@ -57,13 +49,13 @@ pub fn is_awaitable(result: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Runs an awaitable as a task. With eager start (3.12) the first step happens here and now, and a
-/// handler that does not suspend is done when this returns.
+/// handler that does not suspend is done when this returns. `None`: the answer comes later.
 pub fn start<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
     exchange: ExchangeId,
     coroutine: Bound<'py, PyAny>,
-) -> PyResult<Progress<'py>> {
+) -> PyResult<Option<Early<'py>>> {
     let py = request.py();
     let (class, options) = {
         let support = shared.async_support.borrow();
@@ -83,13 +75,13 @@ pub fn start<'py>(
     let run = Bound::new(py, run)?;
     let task = class.call((&run,), Some(&options))?;
     match run.get().phase.borrow_mut(py).suspend() {
-        Some((response, context)) => Ok(Progress::Answered(Early {
+        Some((response, context)) => Ok(Some(Early {
             response: response.into_bound(py),
             context: context.map(|context| context.into_bound(py)),
         })),
         None => {
             shared.begin_task(request, exchange, task.unbind());
-            Ok(Progress::Later)
+            Ok(None)
         }
     }
 }

@@ -14,7 +14,7 @@ use pyo3::types::PyBytes;
 
 use super::answer;
 use super::context::{self, Entered};
-use super::coroutine::{self, Progress};
+use super::coroutine;
 use super::measures::Answered;
 use super::orders::Order;
 use super::raw;
@@ -87,7 +87,8 @@ impl Handler for Dispatch<'_, '_> {
         let path = decode_path(head.path.of(request.head_bytes));
         let method = head.method.of(request.head_bytes);
         let route = shared.routes.find(method, &path, self.params);
-        if let Some(Target::Constant(constant)) = route.map(|route| &shared.routes.targets[route]) {
+        let target = route.map(|route| &shared.routes.targets[route]);
+        if let Some(Target::Constant(constant)) = target {
             return respond(shared, responder, &constant.answer());
         }
         self.enter();
@@ -107,7 +108,7 @@ impl Handler for Dispatch<'_, '_> {
                 if matches!(request.body, Body::Arriving { .. }) {
                     shared.begin_body(&object, request.exchange);
                 }
-                let verdict = answer_one(shared, &object, request.exchange, route, responder);
+                let verdict = answer_one(shared, &object, &request.exchange, target, responder);
                 if !raw::is_only_ours(&object) {
                     let goes_on = shared.is_pending(request.exchange);
                     object.get().keep(self.py, goes_on);
@@ -197,46 +198,59 @@ fn respond(shared: &Shared, responder: Responder<'_>, answer: &Answer<'_>) -> Ve
     responder.respond(answer)
 }
 
+// The exchange is handed on by reference, because most requests are answered without a look at it.
 fn answer_one(
     shared: &Rc<Shared>,
     request: &Bound<'_, Request>,
-    exchange: ExchangeId,
-    route: Option<usize>,
+    exchange: &ExchangeId,
+    target: Option<&Target>,
     responder: Responder<'_>,
 ) -> Verdict {
     let py = request.py();
-    let entry = match route.map(|route| &shared.routes.targets[route]) {
+    let entry = match target {
         Some(Target::Handler { handler, kind, .. }) => Some((handler, *kind)),
         Some(Target::Constant(_)) | None => shared.fallback.as_ref().map(|(h, kind)| (h, *kind)),
     };
-    let mut context = None;
-    let outcome = match entry {
-        Some((handler, kind)) => match call(shared, request, exchange, handler.bind(py), kind) {
-            Ok(Progress::Later) => return responder.later(),
-            Ok(Progress::Done(result)) => result,
-            Ok(Progress::Answered(early)) => {
-                context = early.context;
-                Ok(early.response.into_any())
-            }
-            Err(error) => Err(error),
-        },
-        None => answer::unmatched(shared, request),
+    let progress = match entry {
+        Some((handler, kind)) => call(shared, request, exchange, handler.bind(py), kind),
+        None => answer::unmatched(shared, request)
+            .map(Progress::Done)
+            .map_err(Box::new),
     };
-    let response = answer::from_outcome(shared, request, outcome);
+    let (response, context) = match progress {
+        Ok(Progress::Answered(response, context)) => (response, context),
+        Ok(Progress::Later) => return responder.later(),
+        Ok(Progress::Done(result)) => (answer::from_outcome(shared, request, Ok(result)), None),
+        Err(error) => (answer::from_error(shared, request, *error), None),
+    };
     if response.get().is_stream(py) {
-        return begin_stream(shared, request, exchange, (response, context), responder);
+        return begin_stream(shared, request, *exchange, (response, context), responder);
     }
     let verdict = response
         .get()
         .with_answer(py, |answer| respond(shared, responder, answer));
     shared.recycle_response(response);
+    if shared.has_ending(request) {
+        follow(shared, request, *exchange, context);
+    }
+    verdict
+}
+
+/// Runs what follows an answer.
+#[inline(never)]
+fn follow(
+    shared: &Shared,
+    request: &Bound<'_, Request>,
+    exchange: ExchangeId,
+    context: Option<Bound<'_, PyAny>>,
+) {
+    let py = request.py();
     context::within(py, context, || {
         shared.log(request);
         if request.get().has_ending(py) {
             shared.finish(request, exchange);
         }
     });
-    verdict
 }
 
 /// Answers with a response whose body is streamed: now its head, or all that a HEAD request gets.
@@ -275,33 +289,33 @@ fn begin_stream<'py>(
     verdict
 }
 
-/// What became of a call, for a worker that measures how long its handlers take.
-#[cold]
-fn note_called(
-    shared: &Shared,
-    exchange: ExchangeId,
-    called: Instant,
-    progress: &PyResult<Progress<'_>>,
-) {
-    match (progress, &shared.measures) {
-        (Ok(Progress::Later), _) => shared.called_at(exchange, called),
-        (_, Some(measures)) => measures.on_handled(Answered::AtOnce, called.elapsed()),
-        (_, None) => {}
-    }
+/// What became of a call.
+enum Progress<'py> {
+    /// The answer is there; in which context it was made, if that is another than the request's.
+    Answered(Bound<'py, Response>, Option<Bound<'py, PyAny>>),
+    /// The handler returned something that is no response yet.
+    Done(Bound<'py, PyAny>),
+    Later,
 }
+
+/// An error has a box, else every result would be moved with room for one.
+type Called<'py> = Result<Progress<'py>, Box<PyErr>>;
 
 #[inline]
 fn call<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
-    exchange: ExchangeId,
+    exchange: &ExchangeId,
     handler: &Bound<'py, PyAny>,
     kind: Kind,
-) -> PyResult<Progress<'py>> {
+) -> Called<'py> {
     let called = shared.measures.is_some().then(Instant::now);
     let progress = call_now(shared, request, exchange, handler, kind);
-    if let Some(called) = called {
-        note_called(shared, exchange, called, &progress);
+    if let (Some(measures), Some(called)) = (&shared.measures, called) {
+        match progress {
+            Ok(Progress::Later) => shared.called_at(*exchange, called),
+            _ => measures.on_handled(Answered::AtOnce, called.elapsed()),
+        }
     }
     progress
 }
@@ -311,17 +325,37 @@ fn call<'py>(
 fn call_now<'py>(
     shared: &Rc<Shared>,
     request: &Bound<'py, Request>,
-    exchange: ExchangeId,
+    exchange: &ExchangeId,
     handler: &Bound<'py, PyAny>,
     kind: Kind,
-) -> PyResult<Progress<'py>> {
+) -> Called<'py> {
     let result = raw::call_one(handler, request.as_any())?;
-    match kind {
-        Kind::Sync if answer::is_plain(&result) => Ok(Progress::Done(Ok(result))),
-        Kind::Sync if !coroutine::is_awaitable(&result) => Ok(Progress::Done(Ok(result))),
-        Kind::AwaitFree => Ok(Progress::Done(coroutine::run_to_end(&result))),
-        Kind::Sync | Kind::Awaits => coroutine::start(shared, request, exchange, result),
+    let result = match kind {
+        Kind::Sync => result,
+        Kind::AwaitFree => coroutine::run_to_end(&result)?,
+        Kind::Awaits => return start(shared, request, exchange, result),
+    };
+    let result = match result.cast_into_exact::<Response>() {
+        Ok(response) => return Ok(Progress::Answered(response, None)),
+        Err(other) => other.into_inner(),
+    };
+    if kind == Kind::Sync && !answer::is_plain(&result) && coroutine::is_awaitable(&result) {
+        return start(shared, request, exchange, result);
     }
+    Ok(Progress::Done(result))
+}
+
+#[inline]
+fn start<'py>(
+    shared: &Rc<Shared>,
+    request: &Bound<'py, Request>,
+    exchange: &ExchangeId,
+    awaitable: Bound<'py, PyAny>,
+) -> Called<'py> {
+    let early = coroutine::start(shared, request, *exchange, awaitable)?;
+    Ok(early.map_or(Progress::Later, |early| {
+        Progress::Answered(early.response, early.context)
+    }))
 }
 
 /// When not even a request object can be made.

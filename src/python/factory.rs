@@ -20,14 +20,23 @@ pub fn respond<'a, 'py>(
 ) -> PyResult<Py<Response>> {
     let py = request.py();
     let request = request.cast_exact::<Request>()?.get();
-    let response = match arguments::only_text(py, values, &names) {
+    let response = match arguments::only_text(py, values, names) {
         Some(text) => request.respond_once(py, |shared| Response::of_text(shared, &text))?,
-        None => {
-            let state = State::filled(py, &Arguments::parse(py, values, names)?)?;
-            request.respond_once(py, |shared| Response::make(shared, py, state))?
-        }
+        None => respond_any(py, request, values, names)?,
     };
     Ok(response.unbind())
+}
+
+/// Kept apart: what it needs room for would be a burden on the short cut.
+#[inline(never)]
+fn respond_any<'py>(
+    py: Python<'py>,
+    request: &Request,
+    values: &[Option<Value<'_, 'py>>],
+    names: Option<Borrowed<'_, 'py, PyTuple>>,
+) -> PyResult<Bound<'py, Response>> {
+    let state = State::filled(py, &Arguments::parse(py, values, names)?)?;
+    request.respond_once(py, |shared| Response::make(shared, py, state))
 }
 
 /// Adds the method to the request type; called once, when the module is made.

@@ -54,7 +54,8 @@ impl Request {
         state.exchange = request.exchange;
         state.keep_alive = request.keep_alive;
         state.route = route;
-        if !params.is_empty() || !state.params.is_empty() {
+        if !params.is_empty() {
+            // Those of an earlier request may stay: a route without placeholders does not ask.
             std::mem::swap(&mut state.params, params);
         }
         drop(state);

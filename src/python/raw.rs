@@ -110,16 +110,38 @@ pub fn without_gil_timed<R>(py: Python<'_>, wait: impl FnOnce() -> R) -> (R, Dur
     (result, waited_until.elapsed())
 }
 
-/// Calls with one argument, without a tuple.
+/// Calls with one argument: where the callable has a vectorcall entry (PEP 590), as functions,
+/// methods and classes do, through that. `PyObject_CallOneArg` finds the same entry, but looks up
+/// the thread first and checks the result, which `from_owned_ptr_or_err` does again.
+#[inline]
 pub fn call_one<'py>(
     callable: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: P4. Both pointers are alive for the call.
-    let result = unsafe { ffi::PyObject_CallOneArg(callable.as_ptr(), argument.as_ptr()) };
+    // SAFETY: P4. The pointer is alive for the call.
+    let entry = unsafe { ffi::PyVectorcall_Function(callable.as_ptr()) };
+    let Some(entry) = entry else {
+        return callable.call1((argument,));
+    };
+    // A method puts its object into the first place while it passes the call on.
+    let mut places = [std::ptr::null_mut(), argument.as_ptr()];
+    let arguments = places.as_mut_ptr().wrapping_add(1);
+    let count = 1 | FIRST_PLACE_IS_FREE;
+    let names = std::ptr::null_mut();
+    // SAFETY: P4. The pointers are alive for the call, which may write to the place in front of
+    // the one argument.
+    let result = unsafe { entry(callable.as_ptr(), arguments, count, names) };
     // SAFETY: P4. The call returns a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+    let result = unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) };
+    debug_assert!(
+        result.is_err() || !PyErr::occurred(callable.py()),
+        "a result and an exception"
+    );
+    result
 }
+
+/// `PY_VECTORCALL_ARGUMENTS_OFFSET`, which PyO3 does not have before Python 3.12.
+const FIRST_PLACE_IS_FREE: usize = 1 << (usize::BITS - 1);
 
 /// Makes a context the current one. A `TypeError` if it is none, a `RuntimeError` if it is entered
 /// already.
@@ -171,7 +193,7 @@ pub fn is_only_ours<T>(object: &Bound<'_, T>) -> bool {
 #[derive(Debug)]
 pub struct Utf8 {
     /// Keeps `bytes` alive.
-    _text: Py<PyString>,
+    text: Py<PyString>,
     bytes: NonNull<[u8]>,
 }
 
@@ -180,14 +202,19 @@ impl Utf8 {
     pub fn new(text: &Bound<'_, PyString>) -> PyResult<Self> {
         let bytes = NonNull::from(text.to_str()?.as_bytes());
         Ok(Self {
-            _text: text.clone().unbind(),
+            text: text.clone().unbind(),
             bytes,
         })
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: P6. The bytes belong to the str, which never changes them and is held by `_text`.
+        // SAFETY: P6. The bytes belong to the str, which never changes them and is held by `text`.
         unsafe { self.bytes.as_ref() }
+    }
+
+    /// Lets go of the str, without asking whether the GIL is held.
+    pub fn drop_ref(self, py: Python<'_>) {
+        self.text.drop_ref(py);
     }
 }
 
@@ -256,10 +283,10 @@ unsafe extern "C" fn response_entry(
 ) -> *mut ffi::PyObject {
     // SAFETY: P5. The interpreter calls methods with the GIL held.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: P5. `self` is a borrowed reference, alive for the call.
-    let request = unsafe { Borrowed::from_ptr(py, request) };
-    // SAFETY: P5. `names` is null or a borrowed tuple, alive for the call.
-    let names = unsafe { Borrowed::from_ptr_or_opt(py, names) };
+    let [request, names] = [request, names].map(|object| {
+        // SAFETY: P5. Both are borrowed references, alive for the call; `names` may be null.
+        unsafe { Borrowed::from_ptr_or_opt(py, object) }
+    });
     let names = names.and_then(|names| names.cast::<PyTuple>().ok());
     let named = names.map_or(0, |names| names.len());
     let total = count as usize + named;
@@ -272,7 +299,10 @@ unsafe extern "C" fn response_entry(
         unsafe { std::slice::from_raw_parts(values.cast(), total) }
     };
     // A panic may not cross into the interpreter; there it would abort the process.
-    let respond = || super::factory::respond(&request, values, names);
+    let respond = || {
+        let request = request.expect("invariant: a method is called on an object");
+        super::factory::respond(&request, values, names)
+    };
     let result = catch_unwind(AssertUnwindSafe(respond))
         .unwrap_or_else(|_| Err(PyRuntimeError::new_err("anel: panic in Request.Response")));
     match result {

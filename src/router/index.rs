@@ -19,12 +19,25 @@ pub(super) fn mix(mut hash: u64, mut piece: &[u8]) -> u64 {
         hash = step(hash, u64::from_le_bytes(*word));
         piece = rest;
     }
-    // At most seven bytes: the length beside them keeps "a" and "a\0" apart.
-    let mut last = piece.len() as u64;
-    for &byte in piece {
-        last = (last << 8) | u64::from(byte);
-    }
-    step(hash, last)
+    step(hash, tail(piece))
+}
+
+/// At most seven bytes in one word, with their number above them: it keeps "a" and "a\0" apart.
+#[inline]
+fn tail(piece: &[u8]) -> u64 {
+    let len = piece.len() as u64;
+    let bytes = match (piece, piece.first_chunk(), piece.last_chunk()) {
+        // The two overlap, and agree where they do.
+        (_, Some(first), Some(last)) => {
+            let last = u64::from(u32::from_le_bytes(*last));
+            u64::from(u32::from_le_bytes(*first)) | last << (8 * (len - 4))
+        }
+        (&[a, b, c], ..) => u64::from_le_bytes([a, b, c, 0, 0, 0, 0, 0]),
+        (&[a, b], ..) => u64::from(u16::from_le_bytes([a, b])),
+        (&[a], ..) => u64::from(a),
+        _ => 0,
+    };
+    bytes | len << 56
 }
 
 #[inline]
@@ -143,6 +156,18 @@ mod tests {
         let index = Index::build(std::iter::empty());
 
         assert!(index.routes(EMPTY_HASH, b"").is_empty());
+    }
+
+    #[test]
+    fn every_byte_of_a_short_key_has_its_place_in_the_hash() {
+        let key = b"abcdefg";
+
+        for len in 0..=key.len() {
+            let mut word = [0; 8];
+            word[..len].copy_from_slice(&key[..len]);
+            word[7] = len as u8;
+            assert_eq!(tail(&key[..len]), u64::from_le_bytes(word));
+        }
     }
 
     #[test]

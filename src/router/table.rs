@@ -168,6 +168,7 @@ impl RouteTable {
     }
 
     /// The best of `best` and the routes with placeholders.
+    #[inline(never)] // What it keeps at hand would be a burden on the lookup of a literal path.
     fn find_dynamic(&self, method: &[u8], path: &[u8], params: &mut Params, best: u32) -> u32 {
         let mut search = Search {
             routes: &self.routes,

@@ -25,6 +25,7 @@ pub(super) struct Desk<'a> {
 
 impl Connection {
     /// Calls the handler of a request.
+    #[inline(always)] // Called for every request, from one hot place and two cold ones.
     pub(super) fn dispatch<H: Handler>(
         &mut self,
         request: (&RequestHead, &[u8], Body<'_>),
@@ -37,12 +38,26 @@ impl Connection {
         // Two functions: where nothing is recorded, nothing has to be remembered for it (callgrind,
         // 2026-11).
         if desk.recorder.is_some() {
-            self.hand_on::<H, true>(request, unread, slot, desk, source, handler);
+            self.hand_on_recorded(request, unread, slot, desk, source, handler);
         } else {
             self.hand_on::<H, false>(request, unread, slot, desk, source, handler);
         }
     }
 
+    #[inline(never)]
+    fn hand_on_recorded<H: Handler>(
+        &mut self,
+        request: (&RequestHead, &[u8], Body<'_>),
+        unread: Unread,
+        slot: u32,
+        desk: Desk<'_>,
+        source: Source<'_>,
+        handler: &mut H,
+    ) {
+        self.hand_on::<H, true>(request, unread, slot, desk, source, handler);
+    }
+
+    #[inline(always)]
     fn hand_on<H: Handler, const RECORDS: bool>(
         &mut self,
         (head, head_bytes, body): (&RequestHead, &[u8], Body<'_>),
@@ -90,7 +105,9 @@ impl Connection {
         }
         match decision {
             Decision::Answered { close } => {
-                self.closing = self.closing.or(close);
+                if close.is_some() {
+                    self.closing = self.closing.or(close);
+                }
                 if !direct {
                     self.queue.push_ready(held);
                 }
@@ -116,6 +133,7 @@ fn context(head: &RequestHead, head_bytes: &[u8], close: Option<CloseReason>) ->
     }
 }
 
+#[inline]
 fn connection_field(version: Version, close: Option<CloseReason>) -> ConnectionField {
     match (version, close) {
         (Version::Http11, None) | (Version::Http10, Some(_)) => ConnectionField::Omitted,

@@ -132,6 +132,16 @@ impl Responder<'_> {
         if let Some(framing) = StreamFraming::of(answer, self.context) {
             return self.begin_stream(answer, framing);
         }
+        if answer.close || self.unread != Unread::Nothing {
+            return self.respond_last(answer);
+        }
+        encode::encode(self.out, answer, self.context, self.date);
+        Verdict(Decision::Answered { close: None })
+    }
+
+    /// With a whole answer behind which the connection ends.
+    #[cold]
+    fn respond_last(self, answer: &Answer<'_>) -> Verdict {
         let close = self.reason_to_close(answer, None);
         self.encode(answer, close);
         Verdict(Decision::Answered { close })
@@ -144,7 +154,6 @@ impl Responder<'_> {
         Verdict(Decision::Streaming { framing, close })
     }
 
-    #[inline]
     fn encode(self, answer: &Answer<'_>, close: Option<CloseReason>) {
         let mut context = self.context;
         if close.is_some() {
@@ -153,7 +162,6 @@ impl Responder<'_> {
         encode::encode(self.out, answer, context, self.date);
     }
 
-    #[inline]
     fn reason_to_close(
         &self,
         answer: &Answer<'_>,
