@@ -1,12 +1,12 @@
 //! The `Date` line of responses, rendered at most once a second.
 //!
-//! Owns 37 bytes. Refuses to know a clock: the time is an argument.
+//! Owns 41 bytes: the line with the line ends around it, as it stands at the end of a head. Refuses to know a clock: the time is an argument.
 
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Length of `Date: Sun, 06 Nov 1994 08:49:37 GMT` with its line end.
-const LINE_BYTES: usize = 37;
+/// The end of a head: of the line before, the date's own, and the empty line.
+const END: [u8; 41] = *b"\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
 
 /// Latest second that has a four-digit year (RFC 9110 5.6.7), 9999-12-31T23:59:59.
 const LATEST_S: u64 = 253_402_300_799;
@@ -14,20 +14,19 @@ const LATEST_S: u64 = 253_402_300_799;
 /// A rendered `Date` line (RFC 9110 6.6.1).
 #[derive(Clone, Debug)]
 pub struct DateLine {
-    line: [u8; LINE_BYTES],
+    end: [u8; END.len()],
     unix_s: u64,
-    len: u8,
+    is_sent: bool,
 }
 
 impl DateLine {
     /// A line for the first second of 1970, until `update` says otherwise.
     #[must_use]
     pub fn new() -> Self {
-        let line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
         Self {
-            line,
+            end: END,
             unix_s: 0,
-            len: LINE_BYTES as u8,
+            is_sent: true,
         }
     }
 
@@ -35,7 +34,7 @@ impl DateLine {
     #[must_use]
     pub fn omitted() -> Self {
         Self {
-            len: 0,
+            is_sent: false,
             ..Self::new()
         }
     }
@@ -47,15 +46,26 @@ impl DateLine {
         }
         self.unix_s = unix_s;
         let time = UNIX_EPOCH + Duration::from_secs(unix_s.min(LATEST_S));
-        let mut rest = &mut self.line[..];
-        write!(rest, "Date: {}\r\n", httpdate::HttpDate::from(time))
+        let mut rest = &mut self.end[..];
+        write!(rest, "\r\nDate: {}", httpdate::HttpDate::from(time))
             .expect("invariant: an IMF-fixdate is 29 bytes long");
     }
 
     /// The line with its line end, or nothing.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.line[..usize::from(self.len)]
+        if self.is_sent { &self.end[2..39] } else { &[] }
+    }
+
+    /// Appends what ends a head: the line end that its last line is owed, this line, and the empty
+    /// line. Of a fixed length, it is copied without a call.
+    #[inline]
+    pub(super) fn push_end(&self, out: &mut Vec<u8>) {
+        if self.is_sent {
+            out.extend_from_slice(&self.end);
+        } else {
+            out.extend_from_slice(b"\r\n\r\n");
+        }
     }
 }
 
@@ -105,5 +115,20 @@ mod tests {
         date.update(784_111_777);
 
         assert!(date.as_bytes().is_empty());
+    }
+
+    #[test]
+    fn ends_a_head_with_it_or_without() {
+        let mut date = DateLine::new();
+        date.update(784_111_777);
+
+        for (date, end) in [
+            (&date, "\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"),
+            (&DateLine::omitted(), "\r\n\r\n"),
+        ] {
+            let mut out = Vec::new();
+            date.push_end(&mut out);
+            assert_eq!(out, end.as_bytes());
+        }
     }
 }

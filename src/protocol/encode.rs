@@ -99,7 +99,7 @@ fn encode_head(out: &mut Vec<u8>, answer: &Answer<'_>, context: Context, date: &
     push_status_line(out, answer.status, context.version);
     match (StreamFraming::of(answer, context), answer.payload) {
         (Some(StreamFraming::Chunked), _) => {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            out.extend_from_slice(b"\r\nTransfer-Encoding: chunked");
         }
         (Some(StreamFraming::UntilClose), _) => connection = Connection::Close,
         (None, _) if answer.status == 205 => push_length(out, 0),
@@ -163,7 +163,8 @@ pub fn push_field(out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), Fiel
     Ok(())
 }
 
-/// Appends the status line and Content-Length; says whether a body follows the head.
+/// Appends the status line and Content-Length; says whether a body follows the head. Here and
+/// below, each line leaves its end to what comes next, which has it in one piece with its name.
 #[inline]
 fn push_start(out: &mut Vec<u8>, status: u16, context: Context, body_bytes: usize) -> bool {
     if status == 200 {
@@ -200,39 +201,36 @@ fn push_status_line(out: &mut Vec<u8>, status: u16, version: Version) {
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends every line behind Content-Length, and the empty one.
 #[inline(always)]
 fn push_fields(out: &mut Vec<u8>, answer: &Answer<'_>, connection: Connection, date: &DateLine) {
     match connection {
-        _ if answer.close => out.extend_from_slice(b"Connection: close\r\n"),
+        _ if answer.close => out.extend_from_slice(b"\r\nConnection: close"),
         Connection::Omitted => {}
-        Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Connection::Close => out.extend_from_slice(b"\r\nConnection: close"),
+        Connection::KeepAlive => out.extend_from_slice(b"\r\nConnection: keep-alive"),
     }
     if let Some(content_type) = answer.content_type {
-        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(b"\r\nContent-Type: ");
         out.extend_from_slice(content_type);
+    }
+    if let Some(fields) = answer.fields.strip_suffix(b"\r\n") {
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(fields);
     }
-    if !answer.fields.is_empty() {
-        out.extend_from_slice(answer.fields);
-    }
-    out.extend_from_slice(date.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    date.push_end(out);
 }
 
 fn push_length(out: &mut Vec<u8>, bytes: u64) {
-    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(b"\r\nContent-Length: ");
     push_number(out, bytes);
 }
 
 #[inline]
 fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 impl fmt::Display for FieldError {
