@@ -216,6 +216,10 @@ fn push_fields(out: &mut Vec<u8>, answer: &Answer<'_>, connection: Connection, d
         out.extend_from_slice(b"\r\nContent-Type: ");
         out.extend_from_slice(content_type);
     }
+    debug_assert!(
+        answer.fields.is_empty() || answer.fields.ends_with(b"\r\n"),
+        "field lines have line ends"
+    );
     if let Some(fields) = answer.fields.strip_suffix(b"\r\n") {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(fields);
