@@ -1,6 +1,7 @@
 //! The `Date` line of responses, rendered at most once a second.
 //!
-//! Owns 41 bytes: the line with the line ends around it, as it stands at the end of a head. Refuses to know a clock: the time is an argument.
+//! Owns 41 bytes: the line with the line ends around it, as it stands at the end of a head. Refuses
+//! to know a clock: the time is an argument.
 
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
