@@ -88,18 +88,7 @@ def measure(arguments):
     cpus = run.choose_processors()
     record = run.open_record(arguments, places, cpus)
     runner = run.Runner(Catalogue.read(HERE / "reactors"), record, places, cpus, arguments)
-    plan = runner.make_plan()
-    if not plan:
-        sys.exit("nothing to measure:\n" + "\n".join(record.data["skipped"]))
-    try:
-        runner.measure(plan)
-        record.data["complete"] = True
-    except KeyboardInterrupt:
-        say(f"interrupted: go on with --resume {record.path}")
-    if not record.data["results"]:
-        sys.exit("nothing was measured:\n" + "\n".join(record.data["skipped"]))
-    table.summarise(record.data)
-    record.save()
+    run.complete(runner, runner.make_plan())
     return record
 
 

@@ -38,17 +38,7 @@ def main():
     if arguments.list:
         say("\n".join(key(scenario, engine) for scenario, engine in plan))
         return
-    if not plan:
-        sys.exit("nothing to measure:\n" + "\n".join(record.data["skipped"]))
-    try:
-        runner.measure(plan)
-        record.data["complete"] = True
-    except KeyboardInterrupt:
-        say(f"interrupted: go on with --resume {record.path}")
-    if not record.data["results"]:
-        sys.exit("nothing was measured:\n" + "\n".join(record.data["skipped"]))
-    table.summarise(record.data)
-    record.save()
+    complete(runner, plan)
     say(table.render(record.data))
     say(f"record: {record.path}")
 
@@ -115,6 +105,22 @@ def open_record(arguments, places, cpus):
     path = arguments.out or default_path(arguments)
     top = {"runs": arguments.runs, "seconds": arguments.seconds, "quick": arguments.quick}
     return Record.begin(path, **about, **top, arguments=asked)
+
+
+def complete(runner, plan):
+    """Fills the runner's record with the plan, or with as much of it as was not interrupted."""
+    record = runner.record
+    if not plan:
+        sys.exit("nothing to measure:\n" + "\n".join(record.data["skipped"]))
+    try:
+        runner.measure(plan)
+        record.data["complete"] = True
+    except KeyboardInterrupt:
+        say(f"interrupted: go on with --resume {record.path}")
+    if not record.data["results"]:
+        sys.exit("nothing was measured:\n" + "\n".join(record.data["skipped"]))
+    table.summarise(record.data)
+    record.save()
 
 
 class Runner:

@@ -1857,14 +1857,8 @@ fn a_registered_socket_closes_like_any_other() {
 fn counters_say_what_was_done<R: Reactor>(open: Open<R>) {
     let mut reactor = open(&Config::default());
     let (ours, mut peer) = pair();
-    let socket = ours.into_raw_fd();
-    reactor.submit(
-        RECV,
-        Op::Recv {
-            socket,
-            arm: Arm::Eager,
-        },
-    );
+    let socket = ours.as_raw_fd();
+    receive(&mut reactor, &ours, Arm::Eager);
     let before = reactor.counters();
     peer.write_all(b"news").unwrap();
     assert!(matches!(only(&mut reactor).outcome, Outcome::Received(_)));
