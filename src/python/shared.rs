@@ -170,7 +170,7 @@ impl Shared {
     }
 
     /// Keeps a response object for the next `request.Response(...)`, if nobody else holds it.
-    #[inline(always)] // As a call of its own it costs 15 instructions a request (callgrind).
+    #[inline(always)] // Called for every request.
     pub fn recycle_response(&self, response: Bound<'_, Response>) {
         if raw::is_only_ours(&response) {
             response.get().empty(response.py());
