@@ -42,7 +42,13 @@ PYTHON_CASES = {
     "python-constant-24": ('app.router.add_constant("/", text="Hello world!")', 24),
 }
 # Per case: requests that a round stands for.
-REQUESTS = {"turn-24": 24, **{name: depth for name, (_, depth) in PYTHON_CASES.items()}}
+REQUESTS = {
+    "turn-24": 24,
+    "turn-16-browser": 16,
+    "turn-24-targets": 24,
+    "turn-24-unlike": 24,
+    **{name: depth for name, (_, depth) in PYTHON_CASES.items()},
+}
 # Few is enough for all to be warm: free lists, specialised bytecode, grown buffers.
 CORE_ROUNDS = (2_000, 12_000)
 PYTHON_ROUNDS = (200, 1_000)

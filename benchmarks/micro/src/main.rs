@@ -43,14 +43,29 @@ struct Case {
     per_round: u64,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 10] = [
     case("parse-minimal", |count| parse(MINIMAL, count), 40),
     case("parse-browser", |count| parse(BROWSER, count), 509),
     case("encode", encode_hello, 129),
     case("route-literal", |count| route(b"/orders/recent", count), 1),
     case("route-parameter", |count| route(b"/users/42", count), 2),
-    case("turn-1", |count| turn(1, count), 129),
-    case("turn-24", |count| turn(24, count), 24 * 129),
+    case("turn-1", |count| turn(MINIMAL, count), 129),
+    case(
+        "turn-24",
+        |count| turn(&MINIMAL.repeat(24), count),
+        24 * 129,
+    ),
+    case(
+        "turn-16-browser",
+        |count| turn(&BROWSER.repeat(16), count),
+        16 * 129,
+    ),
+    case(
+        "turn-24-targets",
+        |count| turn(&targets(24), count),
+        24 * 129,
+    ),
+    case("turn-24-unlike", |count| turn(&unlike(24), count), 24 * 129),
 ];
 
 const fn case(name: &'static str, run: fn(u64) -> Outcome, per_round: u64) -> Case {
@@ -151,10 +166,27 @@ fn route(path: &[u8], count: u64) -> Outcome {
     Ok(sum)
 }
 
-/// A turn of the worker without Python: `depth` requests arrive at once on one connection, are
+/// What a client sends that wants one page after the other: the fields are always the same.
+fn targets(depth: usize) -> Vec<u8> {
+    let heads = (1..=depth).map(|page| {
+        let page = "x".repeat(page);
+        format!("GET /pages/{page} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: */*\r\n\r\n")
+    });
+    heads.collect::<String>().into_bytes()
+}
+
+/// Requests of which none has the fields of the one before.
+fn unlike(depth: usize) -> Vec<u8> {
+    let heads = (1..=depth).map(|id| {
+        format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAccept: */*\r\nX-Id: {id:04}\r\n\r\n")
+    });
+    heads.collect::<String>().into_bytes()
+}
+
+/// A turn of the worker without Python: the requests arrive at once on one connection, are
 /// answered, and leave in one send. Sums up the bytes sent.
-fn turn(depth: usize, count: u64) -> Outcome {
-    let mut kernel = Kernel::new(MINIMAL.repeat(depth));
+fn turn(requests: &[u8], count: u64) -> Outcome {
+    let mut kernel = Kernel::new(requests.to_vec());
     let mut worker = Worker::new(Limits::default());
     worker.add_listener(kernel::LISTENER);
     let mut completions = Vec::new();
