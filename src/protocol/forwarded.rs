@@ -249,7 +249,7 @@ mod tests {
     fn ask(trust: &Trust, peer: &str, fields: &str) -> (String, Option<String>) {
         let bytes = format!("GET / HTTP/1.1\r\nHost: inside\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::default();
-        head.read(&bytes, &RequestLimits::from(&Limits::default()));
+        head.read(b"", &bytes, &RequestLimits::from(&Limits::default()));
         assert_eq!(head.bytes as usize, bytes.len());
         let peer = (peer != "unix").then(|| peer.parse().unwrap());
         let host = trust.host(&head, &bytes, peer);

@@ -78,6 +78,17 @@ struct KnownHost {
     length: u8,
 }
 
+/// The field lines of the head in front, with its empty line. Requests of one client are mostly
+/// alike but for their targets, which RFC 7541 made a compression of; and comparing is several
+/// times cheaper than reading.
+struct KnownLines<'a> {
+    bytes: &'a [u8],
+    /// It has a say in what follows from them.
+    version: Version,
+    /// Where they were.
+    at: usize,
+}
+
 /// What came of an attempt to read a head in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
@@ -170,25 +181,86 @@ impl RequestHead {
             .map(move |field| field.value.of(head))
     }
 
-    /// Fills itself from the head at the start of `input`.
+    /// Fills itself from the head at the start of `input`. `before` ends with the head that is
+    /// described so far, or is empty.
     #[inline]
-    pub(super) fn read(&mut self, input: &[u8], limits: &RequestLimits) -> Attempt {
+    pub(super) fn read(&mut self, before: &[u8], input: &[u8], limits: &RequestLimits) -> Attempt {
         let input = &input[..input.len().min(limits.head_bytes_max as usize)];
         #[cfg(test)]
         super::scan::counted::add(input.len());
-        let Some(notes) = self.read_lines(input, limits) else {
+        let known = self.known_lines(before);
+        let Some(at) = self.read_request_line(input, limits) else {
             return Attempt::Unclear;
         };
-        match self.conclude(&notes, input) {
+        let concluded = if let Some(known) = known
+            && known.version == self.version
+            && input[at..].starts_with(known.bytes)
+        {
+            self.move_lines(known.at, at);
+            target::parts(self.method.of(input), self.target.of(input))
+                .map(|parts| self.take_target(parts))
+        } else {
+            let Some(notes) = self.read_fields(input, at, limits) else {
+                return Attempt::Unclear;
+            };
+            self.conclude(&notes, input)
+        };
+        match concluded {
             Ok(()) => Attempt::Complete,
             Err(error) => Attempt::Refused(error),
         }
     }
 
-    /// Finds the parts of all lines; `None` when they are no whole head within the limits.
+    /// The field lines of the head that `before` ends with.
     #[inline]
-    fn read_lines<'a>(&mut self, input: &'a [u8], limits: &RequestLimits) -> Option<Notes<'a>> {
-        let mut at = self.read_request_line(input, limits)?;
+    fn known_lines<'a>(&self, before: &'a [u8]) -> Option<KnownLines<'a>> {
+        if before.is_empty() {
+            return None;
+        }
+        let at = usize::from(self.target.end) + VERSION_BYTES;
+        // A host that the target named says nothing about the next target.
+        let is_in_lines = self.host.is_none_or(|host| usize::from(host.start) >= at);
+        let length = (self.bytes as usize).checked_sub(at)?;
+        let bytes = &before[before.len().checked_sub(length)?..];
+        is_in_lines.then_some(KnownLines {
+            bytes,
+            version: self.version,
+            at,
+        })
+    }
+
+    /// The field lines, and what was concluded from them, are the same as before. They were at
+    /// `from`, and are at `to`.
+    #[inline]
+    fn move_lines(&mut self, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
+        // It wraps around where the target is shorter than the one before.
+        let by = (to as u16).wrapping_sub(from as u16);
+        let move_span = |span: &mut Span| {
+            span.start = span.start.wrapping_add(by);
+            span.end = span.end.wrapping_add(by);
+        };
+        for field in &mut self.fields {
+            move_span(&mut field.name);
+            move_span(&mut field.value);
+        }
+        if let Some(host) = &mut self.host {
+            move_span(host);
+        }
+        self.bytes = self.bytes + to as u32 - from as u32;
+    }
+
+    /// Finds the parts of all field lines from `at` on; `None` when the head is not complete, not
+    /// valid or not within the limits.
+    #[inline]
+    fn read_fields<'a>(
+        &mut self,
+        input: &'a [u8],
+        mut at: usize,
+        limits: &RequestLimits,
+    ) -> Option<Notes<'a>> {
         let mut notes = Notes::default();
         self.fields.clear();
         while !input[at..].starts_with(b"\r\n") {
@@ -219,7 +291,7 @@ impl RequestHead {
             return None;
         }
         let end = start + target;
-        let rest: &[u8; 11] = input[end..].first_chunk()?;
+        let rest: &[u8; VERSION_BYTES] = input[end..].first_chunk()?;
         // Compared as wholes: patterns would be compared byte by byte.
         self.version = if rest == b" HTTP/1.1\r\n" {
             Version::Http11
@@ -267,18 +339,24 @@ impl RequestHead {
         Some(line_end + 2)
     }
 
-    /// Decides everything the fields have a say in.
+    /// What the target says.
     #[inline]
-    fn conclude(&mut self, notes: &Notes<'_>, head: &[u8]) -> Result<(), ProtocolError> {
-        let parts = target::parts(self.method.of(head), self.target.of(head))?;
+    fn take_target(&mut self, parts: target::Parts) {
         self.path = self.target.within(parts.path);
         self.query = parts.query.map(|query| self.target.within(query));
-        self.host = notes.host(self.version, head, &mut self.known_host)?;
         if let Some(authority) = parts.authority {
             // RFC 9112 3.2.2: the target wins, and Host is ignored, though it must be there and be
             // valid.
             self.host = Some(self.target.within(authority));
         }
+    }
+
+    /// Decides everything the fields have a say in.
+    #[inline]
+    fn conclude(&mut self, notes: &Notes<'_>, head: &[u8]) -> Result<(), ProtocolError> {
+        let parts = target::parts(self.method.of(head), self.target.of(head))?;
+        self.host = notes.host(self.version, head, &mut self.known_host)?;
+        self.take_target(parts);
         self.framing = if notes.has_codings {
             let codings = self.fields_named(head, b"transfer-encoding");
             framing::decide(self.version, notes.length, codings)?
@@ -373,6 +451,9 @@ impl KnownHost {
     }
 }
 
+/// ` HTTP/1.1` and the end of the line.
+const VERSION_BYTES: usize = 11;
+
 impl Default for KnownHost {
     fn default() -> Self {
         Self {
@@ -409,7 +490,7 @@ mod tests {
     const HEAD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
 
     fn read(head: &mut RequestHead, input: &[u8]) -> Attempt {
-        head.read(input, &RequestLimits::from(&Limits::default()))
+        head.read(b"", input, &RequestLimits::from(&Limits::default()))
     }
 
     #[test]
@@ -471,6 +552,98 @@ mod tests {
         assert_eq!(head.known_host.as_bytes(), b"h");
         head.known_host = KnownHost::default();
         assert_eq!(format!("{head:?}"), format!("{fresh:?}"));
+    }
+
+    /// Reads two heads that lie behind one another; the second is returned, as it is described
+    /// behind the first, and as it is on its own.
+    fn read_behind(first: &str, second: &str) -> [String; 2] {
+        let bytes = [first, second].concat().into_bytes();
+        let (before, input) = bytes.split_at(first.len());
+        let limits = RequestLimits::from(&Limits::default());
+        let (mut behind, mut alone) = (RequestHead::default(), RequestHead::default());
+        assert_eq!(read(&mut behind, before), Attempt::Complete);
+
+        let attempts = [
+            behind.read(before, input, &limits),
+            alone.read(b"", input, &limits),
+        ];
+
+        [(behind, attempts[0]), (alone, attempts[1])].map(|(mut head, attempt)| {
+            head.known_host = KnownHost::default();
+            match attempt {
+                Attempt::Complete => format!("{head:?}"),
+                _ => format!("{attempt:?}"),
+            }
+        })
+    }
+
+    #[test]
+    fn a_head_behind_another_says_what_it_says_alone() {
+        let fields = [
+            "Host: h\r\n",
+            "Host: h\r\nExpect: 100-continue\r\nX: y\r\n",
+            "",
+        ];
+        let lines = [
+            "GET / HTTP/1.1",
+            "GET /longer?query HTTP/1.1",
+            "OPTIONS * HTTP/1.1",
+            "POST http://authority/p HTTP/1.1",
+            "GET / HTTP/1.0",
+            "GET nonsense HTTP/1.1",
+        ];
+        let heads = lines
+            .iter()
+            .flat_map(|line| fields.map(|fields| format!("{line}\r\n{fields}\r\n")));
+        let heads: Vec<String> = heads.collect();
+        let is_valid = |text: &&String| {
+            read(&mut RequestHead::default(), text.as_bytes()) == Attempt::Complete
+        };
+        let first: Vec<&String> = heads.iter().filter(is_valid).collect();
+        assert_eq!(first.len(), 11);
+
+        for first in first {
+            for second in &heads {
+                let [behind, alone] = read_behind(first, second);
+
+                assert_eq!(behind, alone, "{second:?} behind {first:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn field_lines_that_repeat_are_not_read_again() {
+        let limits = RequestLimits::from(&Limits::default());
+        let bytes = [
+            HEAD,
+            b"PUT /longer HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a: 2\r\n\r\n",
+        ]
+        .concat();
+        let (before, input) = bytes.split_at(HEAD.len());
+        let mut head = RequestHead::default();
+        read(&mut head, before);
+        // Would be found to be two.
+        head.fields.truncate(1);
+
+        assert_eq!(head.read(before, input, &limits), Attempt::Complete);
+
+        let fields = head.fields.iter();
+        let names: Vec<&[u8]> = fields.map(|field| field.name.of(input)).collect();
+        assert_eq!(names, [b"Host"]);
+        assert_eq!(head.bytes as usize, input.len());
+    }
+
+    #[test]
+    fn a_longer_target_counts_though_the_fields_repeat() {
+        let limits = RequestLimits {
+            head_bytes_max: HEAD.len() as u32,
+            ..RequestLimits::from(&Limits::default())
+        };
+        let longer = b"GET /ab?b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
+        let mut head = RequestHead::default();
+        assert_eq!(head.read(b"", HEAD, &limits), Attempt::Complete);
+
+        assert_eq!(head.read(HEAD, longer, &limits), Attempt::Unclear);
     }
 
     #[test]

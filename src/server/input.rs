@@ -186,18 +186,24 @@ impl Connection {
     ) -> usize {
         let mut at = 0;
         let mut current: Option<Current> = None;
+        // Where the head that `shared.head` describes ends, if it is in this input.
+        let mut head_end = 0;
         while self.reads_on() {
             if current.is_none() && self.rests(&shared.limits) {
                 self.pause(shared);
                 return at;
             }
-            let (used, step) = self.protocol.advance(&mut shared.head, &input[at..]);
+            let (before, unread) = (&input[..head_end], &input[at..]);
+            let (used, step) = self
+                .protocol
+                .advance_behind(before, &mut shared.head, unread);
             let begin = at;
             at += used;
             match step {
                 Step::Head => {
                     // What follows is another head, with a deadline of its own.
                     self.head_since_ms = None;
+                    head_end = at;
                     let head_at = at - shared.head.bytes as usize;
                     let begun = Current {
                         head_at,
@@ -230,20 +236,35 @@ impl Connection {
                     return at;
                 }
                 Step::Paused => return at,
-                Step::Refused(error) if self.incoming.is_some() => {
-                    let reason = CloseReason::Refused(error);
-                    self.fail_body(error, reason, slot, shared, handler);
-                }
                 Step::Refused(error) => {
-                    if let Some(begun) = current.take() {
-                        // With the head that it could read.
-                        self.gather(input, begun, shared);
-                    }
-                    self.refuse(error, &input[at..], slot, shared, handler);
+                    let begun = current.take();
+                    self.on_mistake(error, begun, (input, at), slot, shared, handler);
                 }
             }
         }
         at
+    }
+
+    /// What the peer sent at this place of the input ends the connection.
+    #[cold]
+    fn on_mistake<H: Handler>(
+        &mut self,
+        error: ProtocolError,
+        begun: Option<Current>,
+        (input, at): (&[u8], usize),
+        slot: u32,
+        shared: &mut Shared,
+        handler: &mut H,
+    ) {
+        if self.incoming.is_some() {
+            let reason = CloseReason::Refused(error);
+            return self.fail_body(error, reason, slot, shared, handler);
+        }
+        if let Some(begun) = begun {
+            // With the head that it could read.
+            self.gather(input, begun, shared);
+        }
+        self.refuse(error, &input[at..], slot, shared, handler);
     }
 
     /// Parsing rests: for the sake of the others, until the peer has taken some of what it is owed,

@@ -143,6 +143,51 @@ fn splits_do_not_change_what_tight_limits_refuse() {
     }
 }
 
+/// Requests of which many have the fields of the one before.
+fn repeating(random: &mut Random) -> Vec<u8> {
+    let sections = [
+        "Host: a\r\n\r\n",
+        "Host: a\r\n\r\n",
+        "Host: a\r\nAccept: */*\r\nX-Empty:\r\n\r\n",
+        "Host: a\r\nContent-Length: 3\r\n\r\nabc",
+        "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        "Host: a\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n",
+    ];
+    let lines = [
+        "GET / HTTP/1.1",
+        "GET /longer/target?query HTTP/1.1",
+        "POST http://authority/path HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "GET / HTTP/1.0",
+    ];
+    let mut section: &str = random.pick(&sections);
+    let mut input = Vec::new();
+    for _ in 0..2 + random.below(6) {
+        if random.below(4) == 0 {
+            section = random.pick(&sections);
+        }
+        if random.below(8) == 0 {
+            input.extend_from_slice(b"\r\n");
+        }
+        let line = random.pick(&lines);
+        input.extend_from_slice(format!("{line}\r\n{section}").as_bytes());
+    }
+    if random.below(4) == 0 {
+        mutate(random, &mut input);
+    }
+    input
+}
+
+// Where the input is cut, nothing of the head in front is at hand.
+#[test]
+fn splits_do_not_change_what_repeated_fields_mean() {
+    for seed in 0..3_000 {
+        let input = repeating(&mut Random::new(seed));
+
+        assert_split_invariant(&input, Limits::default(), seed);
+    }
+}
+
 /// Field lines of all lengths, so that every length of name, space and value meets every word.
 fn field_lines(random: &mut Random) -> String {
     let name = "X-Name_of_many.Characters~0123456789";

@@ -78,16 +78,19 @@ impl Driver {
         }
         let mut bytes = std::mem::take(&mut self.carry);
         bytes.extend_from_slice(piece);
-        let mut at = 0;
+        let (mut at, mut head_end) = (0, 0);
         // Every step but the last uses a byte or changes the state; a request takes two steps
         // without bytes at most.
         for _ in 0..4 * bytes.len() + 8 {
             let input = &bytes[at..];
-            let (used, step) = self.protocol.advance(&mut self.head, input);
+            let (used, step) =
+                self.protocol
+                    .advance_behind(&bytes[..head_end], &mut self.head, input);
             assert!(used <= input.len(), "used {used} of {} bytes", input.len());
             match step {
                 Step::Head => {
                     assert!(self.begun.is_none(), "a head within a request");
+                    head_end = at + used;
                     self.begun = Some(self.describe(&input[..used]));
                 }
                 Step::Body(range) => {
