@@ -99,8 +99,8 @@ impl Http1 {
         self.advance_behind(&[], head, input)
     }
 
-    /// The same, but quicker where fields repeat: `before` are bytes that end with the head that
-    /// `head` describes. They are empty where there is none that was read by this step.
+    /// The same, but quicker where fields repeat: `before` ends with the head that this connection
+    /// sent last and that `head` still describes, or is empty.
     #[inline]
     pub fn advance_behind(
         &mut self,
