@@ -93,6 +93,10 @@ class Client:
         self.socket = socket.socket(family)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            # What the kernel remembers of a peer's address (`ip tcp_metrics`) decides how much it
+            # takes at once, so a slow reader has an address that nobody had before.
+            own = ".".join(str(number) for number in os.urandom(2))
+            self.socket.bind((f"127.77.{own}", 0))
         self.socket.settimeout(DEADLINE_S)
         try:
             self.socket.connect(address)
