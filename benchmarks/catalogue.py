@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 HERE = pathlib.Path(__file__).resolve().parent
 GROUPS = ("anel", "python", "native", "reactors")
 CLIENTS = ("load", "wrk")
+PLACEMENTS = ("apart", "shared")
 NEEDS = ("", "postgres")
 
 
@@ -74,6 +75,7 @@ class Scenario:
     requests_per_connection: int = 0
     sources: int = 1
     buffer_bytes: int = 8192
+    placement: str = "apart"
     engines: list = field(default_factory=lambda: ["@usual"])
     # Of a sweep: the name of the row, and the field that differs.
     series: str = ""
@@ -123,6 +125,8 @@ class Catalogue:
                 require(name in self.exchanges, engine, f"serves {name}, which is no exchange")
         for scenario in self.scenarios:
             require(scenario.client in CLIENTS, scenario, f"client is one of {', '.join(CLIENTS)}")
+            placed = scenario.placement in PLACEMENTS
+            require(placed, scenario, f"placement is one of {', '.join(PLACEMENTS)}")
             known = scenario.exchange in self.exchanges
             require(known, scenario, f"there is no exchange {scenario.exchange}")
             for pattern in scenario.engines:

@@ -49,12 +49,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One run: who asks what of whom, from which processor and for how long."""
+    """One run: who asks what of whom, from which processors and for how long."""
 
     scenario: Scenario
     exchange: Exchange
     server: Server
-    cpu: int
+    cpus: list
     seconds: float
     places: Places
     # Processes that work for the run but are neither server nor client: a database.
@@ -68,7 +68,7 @@ class Window:
         self.pids = measure.tree(setting.server.pid)
         self.companions = setting.companions
         # Those of the server, and the client's.
-        self.cpus = sorted({*os.sched_getaffinity(setting.server.pid), setting.cpu})
+        self.cpus = sorted({*os.sched_getaffinity(setting.server.pid), *setting.cpus})
 
     def begin(self):
         self.start = time.monotonic()
@@ -100,7 +100,7 @@ class Window:
 
 def command(setting):
     """The exact command of a run."""
-    pinned = ["taskset", "-c", str(setting.cpu)]
+    pinned = ["taskset", "-c", ",".join(map(str, setting.cpus))]
     port, seconds = setting.server.port, setting.seconds
     if setting.scenario.client == "wrk":
         return [*pinned, *_wrk_words(setting.scenario, setting.exchange, port, seconds)]

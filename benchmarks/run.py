@@ -2,7 +2,7 @@
 
 Owns the order of runs. All engines of a scenario take turns in every round, so that a slow minute of the
 machine falls on all of them; medians are taken over rounds. The server has one processor and the client
-another. A sample is retaken when the hypervisor took more than 5 % or others used more than 5 % of the two.
+another, unless the scenario has them share two. A sample is retaken when the hypervisor took more than 5 % or others used more than 5 % of the two.
 The record is written after every sample; `--resume FILE` goes on where a run was interrupted.
 """
 
@@ -217,14 +217,16 @@ class Runner:
     def server(self, scenario, engine):
         needs = self.catalogue.exchange(scenario).needs
         environment = {"ANEL_BENCH_POSTGRES": self.database.address} if needs else {}
-        return Server(engine, self.places, server_processors(engine, self.cpus), environment)
+        cpus = server_processors(engine, scenario, self.cpus)
+        return Server(engine, self.places, cpus, environment)
 
     def setting(self, scenario, server, seconds):
         """Everything that a client has to know of a run."""
         exchange = self.catalogue.exchange(scenario)
         companions = self.database.pids() if exchange.needs else []
+        cpus = client_processors(scenario, self.cpus)
         return clients.Setting(
-            scenario, exchange, server, self.client_cpu, seconds, self.places, companions
+            scenario, exchange, server, cpus, seconds, self.places, companions
         )
 
     def check(self, scenario, engine, port):
@@ -309,10 +311,20 @@ def is_disturbed(sample):
     return max(sample["steal"], sample["foreign"]) > DISTURBED
 
 
-def server_processors(engine, cpus):
-    """One processor for each worker where there are enough beside the client's, else one for all."""
+def server_processors(engine, scenario, cpus):
+    """One processor for each worker where there are enough beside the client's, else one for all.
+
+    Where it shares them with the client: as many as there are workers, two at least.
+    """
+    if scenario.placement == "shared":
+        return cpus[: max(2, engine.workers)]
     own = [cpus[0], *cpus[2:]]
     return own[: engine.workers] if len(own) >= engine.workers else own[:1]
+
+
+def client_processors(scenario, cpus):
+    """The second one; both where they are shared."""
+    return cpus[:2] if scenario.placement == "shared" else cpus[1:2]
 
 
 def default_path(arguments):

@@ -175,6 +175,7 @@ def test_a_sweep_is_a_scenario_for_each_value() -> None:
         ({"engines": ["two"]}, "'two' names no engine"),
         ({"engines": ["@few"]}, "no set @few"),
         ({"client": "curl"}, "client is one of load, wrk"),
+        ({"placement": "moon"}, "placement is one of apart, shared"),
         ({"sweep": {"depth": [1], "connections": [1]}}, "a sweep has one field"),
     ],
 )
@@ -255,7 +256,7 @@ def setting(**scenario: Any) -> Any:
     exchange = catalogue.Exchange("size", "{body_bytes}", method="POST", path="/length", repeat=50)
     server = argparse.Namespace(port=80)
     places = argparse.Namespace(bin=pathlib.Path("bin"))
-    return clients.Setting(row, exchange, server, 1, 3.0, places)
+    return clients.Setting(row, exchange, server, [1], 3.0, places)
 
 
 def test_a_command_says_what_is_not_the_default() -> None:
@@ -425,7 +426,24 @@ def test_workers_have_a_processor_each_where_there_are_enough(
     workers: int, cpus: list[int], own: list[int]
 ) -> None:
     engine = catalogue.make(catalogue.Engine, {**ENGINE, "workers": workers})
-    assert run.server_processors(engine, cpus) == own
+    scenario = catalogue.make(catalogue.Scenario, SCENARIO)
+
+    assert run.server_processors(engine, scenario, cpus) == own
+    assert run.client_processors(scenario, cpus) == [cpus[1]]
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "shared"),
+    [(1, [0, 1, 2], [0, 1]), (2, [4, 5], [4, 5]), (3, [0, 1, 2], [0, 1, 2])],
+)
+def test_processors_can_be_shared_with_the_client(
+    workers: int, cpus: list[int], shared: list[int]
+) -> None:
+    engine = catalogue.make(catalogue.Engine, {**ENGINE, "workers": workers})
+    scenario = catalogue.make(catalogue.Scenario, {**SCENARIO, "placement": "shared"})
+
+    assert run.server_processors(engine, scenario, cpus) == shared
+    assert run.client_processors(scenario, cpus) == cpus[:2]
 
 
 def test_an_interrupted_record_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
