@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import dataclass, field
 
 HERE = pathlib.Path(__file__).resolve().parent
-GROUPS = ("anel", "python", "native", "reactors")
+GROUPS = ("anel", "python", "native", "reactors", "switches")
 CLIENTS = ("load", "wrk")
 PLACEMENTS = ("apart", "shared")
 NEEDS = ("", "postgres")

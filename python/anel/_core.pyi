@@ -271,6 +271,7 @@ class Worker:
         automatic_methods: bool = True,
         row: memoryview | None = None,
         access_log: Wanted | None = None,
+        on_load: Callable[[bool], object] | None = None,
     ) -> Worker: ...
     @property
     def reactor_name(self) -> str: ...

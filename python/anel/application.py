@@ -38,6 +38,7 @@ from anel.options import RunOptions
 from anel.post import Post
 from anel.request import on_one_line
 from anel.routing import Router, TableEntry
+from anel.scheduling import AUTO, Scheduling
 from anel.serving import Serving
 from anel.shortcuts import RouteShortcuts
 
@@ -385,14 +386,16 @@ class Application(RouteShortcuts):
 
     def _work(self, post: Post, early: Sequence[int], choices: Choices) -> None:
         """Serves at this process's post."""
+        scheduling = Scheduling()
         try:
             with contextlib.closing(self._event_loop(choices["loop"])) as event_loop:
                 try:
-                    self._worker = self._new_worker(post, choices)
+                    self._worker = self._new_worker(post, choices, scheduling)
                     script.note_serving()
                     life = functools.partial(self._hooks.live, self) if self._hooks else None
                     Serving(event_loop, self._worker, post, life, early).run()
                 finally:
+                    scheduling.restore()
                     self._worker = None
                     self._router.thaw()
         except StartUpFailed as failure:
@@ -400,7 +403,7 @@ class Application(RouteShortcuts):
         except SetupError as error:
             leave(EXIT_SETUP, str(error))
 
-    def _new_worker(self, post: Post, choices: Choices) -> _core.Worker:
+    def _new_worker(self, post: Post, choices: Choices, scheduling: Scheduling) -> _core.Worker:
         worker = _core.Worker(
             self,
             [listener.fileno() for listener in post.listeners],
@@ -410,6 +413,7 @@ class Application(RouteShortcuts):
             automatic_methods=self._automatic_methods,
             row=post.row.counted,
             access_log=access_log.wanted(choices),
+            on_load=scheduling.on_load if choices["scheduling"] == AUTO else None,
         )
         if worker.reactor_notice is not None:
             print(f"anel: {worker.reactor_notice}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from anel import access_log, affinity, choices, listener, loading, logs, proxies
+from anel import access_log, affinity, choices, listener, loading, logs, proxies, scheduling
 from anel.choices import Choices, Layer
 from anel.concurrency import WORKERS_MAX
 from anel.exceptions import ConfigError
@@ -157,6 +157,15 @@ def _processes() -> Iterable[Setting]:
         kind="off|auto|LIST",
         wanted="off, auto or a list of processors",
         default=affinity.OFF,
+    )
+    yield Choice(
+        name="scheduling",
+        key="scheduling",
+        group=PROCESSES,
+        help="Whether a worker under load waits for its turn on a processor rather than interrupt"
+        " others (SCHED_BATCH), or keeps the policy it was started with.",
+        names=scheduling.NAMES,
+        default=scheduling.AUTO,
     )
     yield Text(
         name="pidfile",
@@ -339,6 +348,7 @@ class RunOptions(TypedDict, total=False):
     shutdown_delay: float | str | None
     timeout_heartbeat: float | str | None
     affinity: str | None
+    scheduling: str | None
     pidfile: str | None
     control: str | None
     umask: str | None

@@ -34,6 +34,7 @@ mod response;
 mod response_headers;
 mod routes;
 mod row;
+mod scheduling;
 mod settings;
 mod shared;
 mod stream;

@@ -23,6 +23,7 @@ use super::measures::Measures;
 use super::raw;
 use super::routes::{AutomaticMethods, Routes};
 use super::row::Row;
+use super::scheduling::Scheduling;
 use super::settings::{Snapshot, limits, reactor_config};
 use super::shared::Shared;
 use super::view::Views;
@@ -54,6 +55,7 @@ pub(super) struct Engine {
     pub(super) params: Params,
     started: Instant,
     watched: Option<Watched>,
+    scheduling: Scheduling,
 }
 
 /// A foreign descriptor whose readiness ends a turn.
@@ -68,7 +70,7 @@ impl Worker {
     #[new]
     #[pyo3(signature = (app, listeners, routes, *, reactor, limits=None,
                         automatic_methods=true, row=None,
-                        access_log=None))]
+                        access_log=None, on_load=None))]
     fn new(
         py: Python<'_>,
         app: Bound<'_, PyAny>,
@@ -79,6 +81,7 @@ impl Worker {
         automatic_methods: bool,
         row: Option<Bound<'_, PyAny>>,
         access_log: Option<access_log::Wanted>,
+        on_load: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let row = row.map(|row| Row::new(&row)).transpose()?;
         let measures = row.as_ref().map(|_| Box::new(Measures::new()));
@@ -114,6 +117,7 @@ impl Worker {
             params: Params::new(),
             started: Instant::now(),
             watched: None,
+            scheduling: Scheduling::new(on_load),
         };
         Ok(Self {
             engine: RefCell::new(Some(engine)),
@@ -415,7 +419,10 @@ impl Engine {
 
     fn take_completions(&mut self, py: Python<'_>, shared: &Rc<Shared>) -> bool {
         let mut readable = false;
-        self.worker.on_clock(self.clock());
+        let clock = self.clock();
+        self.worker.on_clock(clock);
+        self.scheduling
+            .on_wait(py, self.completions.len(), clock.monotonic_ms());
         let mut dispatch = Dispatch::new(py, shared, &mut self.params);
         for completion in self.completions.drain(..) {
             if completion.token.kind() == Kind::Readable {

@@ -20,6 +20,7 @@ mod incoming;
 mod input;
 mod journal;
 mod lifecycle;
+mod load;
 mod overdue;
 mod pace;
 mod preface;
@@ -35,6 +36,7 @@ pub use handler::{
 };
 pub use held::{HeldBody, Source};
 pub use histogram::Histogram;
+pub use load::{Load, LoadMeter};
 pub use preface::{Opening, Proxied};
 pub use record::{Asked, KeptAsked, Outcome, Record, Sampling, Sender};
 pub use worker::Worker;

@@ -44,6 +44,7 @@ SHOWN = {
     "--timeout-heartbeat": "test_heartbeat."
     "test_a_worker_that_is_stuck_is_shown_and_replaced_while_the_other_serves",
     "--affinity": "test_heartbeat.test_workers_run_on_the_processors_of_the_list_in_turn",
+    "--scheduling": "test_scheduling.test_a_worker_keeps_its_policy_when_the_operator_says_so",
     "--control": "test_control.test_a_control_socket_needs_no_number_of_workers",
     "--umask": "test_places.test_the_umask_holds_for_what_the_server_makes",
     "--pidfile": "test_places.test_the_pid_file_names_the_server_as_long_as_it_lives",

@@ -64,6 +64,7 @@ const PYTHON: &[&str] = &[
     "stacks",
     "concurrency",
     "affinity",
+    "scheduling",
     "rules",
     "board",
     "child",
