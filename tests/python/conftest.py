@@ -485,6 +485,7 @@ class IdleWorker:
         automatic_methods: bool = True,
         row: memoryview | None = None,
         access_log: Any = None,
+        on_load: Callable[[bool], object] | None = None,
     ) -> None:
         self.app = app
         self.routes = routes
@@ -493,6 +494,7 @@ class IdleWorker:
         self.automatic_methods = automatic_methods
         self.row = row
         self.access_log = access_log
+        self.on_load = on_load
         self.told: list[str] = []
         self.turns = 0
         self.drained_after_checks = 0
