@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from anel.scheduling import Scheduling
-from conftest import DEADLINE_S, Serve, Server, get
+from conftest import DEADLINE_S, Serve, Server, get, wait_until
 
 # Each answer is the policy of the thread that makes it, and takes long enough for the next requests
 # to come meanwhile.
 PROGRAM = """
-    import os, sys, time
+    import os, time
     from anel import Application
 
     def policy(request):
@@ -58,9 +58,7 @@ def test_a_worker_waits_for_its_turn_while_many_ask_at_once(serve: Serve, reacto
     assert BATCH in policies(server)
 
     # What was found ends by itself, and a single client does not bring it back.
-    deadline = time.monotonic() + DEADLINE_S
-    while ask(server) != OTHER:
-        assert time.monotonic() < deadline, "the worker goes on waiting for its turn"
+    wait_until(lambda: ask(server) == OTHER, "the policy that the worker was started with")
     assert {ask(server) for _ in range(200)} == {OTHER}
 
 
